@@ -1,0 +1,49 @@
+# One command for each habit. `make` alone lists them; `make check` is exactly what CI runs.
+#
+# Nothing is installed outside .venv, and nothing is needed but make and Python 3.11 or newer.
+
+.DEFAULT_GOAL := help
+.PHONY: help setup test check lint types clean
+
+CANDIDATES := python3 python3.14 python3.13 python3.12 python3.11
+NEW_ENOUGH := -c 'import sys; sys.exit(sys.version_info < (3, 11))'
+PYTHON ?= $(firstword $(foreach one,$(CANDIDATES),$(shell $(one) $(NEW_ENOUGH) 2>/dev/null && echo $(one))))
+BIN := .venv/bin
+
+help: ## list these commands
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: .venv/ready ## install everything into .venv (the other commands do it for you)
+
+.venv/ready: pyproject.toml
+	@test -n "$(PYTHON)" && $(PYTHON) $(NEW_ENOUGH) || { \
+	  echo "Python 3.11 or newer is needed, and was not found."; \
+	  echo "Install it (Debian, Ubuntu: apt install python3 python3-venv), or name one: make setup PYTHON=/path/to/python3"; \
+	  exit 1; } >&2
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	  echo "$(PYTHON) cannot make virtual environments: its venv module is missing."; \
+	  echo "Install it (Debian, Ubuntu: apt install python3-venv), then try again."; \
+	  exit 1; } >&2
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+test: setup ## run the tests, with coverage
+	$(BIN)/python -m pytest --cov
+
+check: setup ## what CI runs: formatting, lint, types, tests; changes nothing
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest --cov
+
+lint: setup ## mend formatting and what ruff can mend
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+types: setup ## check the types
+	$(BIN)/mypy
+
+clean: ## remove .venv and every cache
+	rm -rf .venv .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,139 @@
+"""The picture of who may import whom, held to the imports.
+
+Imports run one way, from the bottom of `LEVELS` to the top: a module may import modules of lower
+levels only, so the two services, which share a level, never import each other. Each library has one
+floor, and the standard library inside `shared` is limited to what can neither wait nor roll dice.
+"""
+
+import ast
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+TOP = Path(__file__).parent.parent
+
+LEVELS = [
+    {"shared.values"},
+    {"shared.clusters"},
+    {"shared.digest", "shared.picture"},
+    {"shared.rank_shift"},
+    {"shared.protocol"},
+    {"shared.outbox", "shared.ledger"},
+    {"shared.tracker"},
+    {"worker_service", "coordinator_service"},
+]
+ALONE = {"loadgen"}  # speaks HTTP only
+PACKAGES = {"shared", "worker_service", "coordinator_service", "loadgen"}
+
+HOMES = {
+    "numpy": {"shared", "worker_service", "coordinator_service", "loadgen"},
+    "msgpack": {"shared", "worker_service.intake", "loadgen"},
+    "httpx": {"worker_service.courier", "loadgen"},
+    "fastapi": {"worker_service.app", "coordinator_service.app"},
+    "pydantic": {"worker_service.app", "coordinator_service.app"},
+    "pydantic_settings": {"worker_service.settings", "coordinator_service.settings"},
+    "uvicorn": {"worker_service.__main__", "coordinator_service.__main__"},
+}
+PURE = {"array", "collections", "dataclasses", "functools", "math", "typing"}
+
+
+class Import(NamedTuple):
+    importer: str
+    imported: str
+
+
+def imports_of(importer: str, source: str) -> list[Import]:
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found += [Import(importer, alias.name) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            package = node.module or ""
+            inside = package in PACKAGES
+            names = [f"{package}.{alias.name}" for alias in node.names] if inside else [package]
+            found += [Import(importer, "." * node.level + name) for name in names]
+    return found
+
+
+def level(module: str) -> int | None:
+    """Where a module stands, by its own name or its package's; None: not in the picture."""
+    names = {module, module.partition(".")[0]}
+    return next((height for height, rooms in enumerate(LEVELS) if rooms & names), None)
+
+
+def inside(module: str, rooms: set[str]) -> bool:
+    return any(module == room or module.startswith(room + ".") for room in rooms)
+
+
+def offence(step: Import) -> str | None:
+    """What an import breaks, in a sentence; None where it is as drawn."""
+    importer, imported = step
+    top, imported_top = importer.partition(".")[0], imported.partition(".")[0]
+    if imported.startswith("."):
+        return f"{importer} imports {imported}: relative imports hide who imports whom"
+    if imported_top in PACKAGES:
+        if imported_top == top and top != "shared":
+            return None
+        mine, theirs = level(importer), level(imported)
+        if importer in ALONE or mine is None or theirs is None or theirs >= mine:
+            return f"{importer} imports {imported}: imports run from low levels to high ones"
+    elif imported_top in sys.stdlib_module_names:
+        if top == "shared" and imported_top not in PURE:
+            return f"{importer} imports {imported}: shared is pure"
+    elif not inside(importer, HOMES.get(imported_top, set())):
+        return f"{importer} imports {imported}: that library lives elsewhere"
+    return None
+
+
+def modules() -> list[tuple[str, Path]]:
+    files = [path for package in PACKAGES for path in (TOP / package).rglob("*.py")]
+    named = [(".".join(path.relative_to(TOP).with_suffix("").parts), path) for path in files]
+    return sorted((name.removesuffix(".__init__"), path) for name, path in named)
+
+
+def test_every_import_is_as_drawn() -> None:
+    steps = [step for name, path in modules() for step in imports_of(name, path.read_text())]
+    assert [found for step in steps if (found := offence(step))] == []
+
+
+def test_every_module_is_in_the_picture() -> None:
+    names = [name for name, _ in modules() if name not in {"shared", *ALONE}]
+    assert [name for name in names if level(name) is None and not inside(name, ALONE)] == []
+
+
+@pytest.mark.parametrize(
+    ("importer", "source"),
+    [
+        ("shared.digest", "import asyncio"),
+        ("shared.digest", "from time import monotonic"),
+        ("shared.digest", "import random"),
+        ("shared.digest", "import httpx"),
+        ("shared.digest", "from shared import tracker"),
+        ("shared.digest", "from shared.ledger import Ledger"),
+        ("shared.outbox", "import shared.ledger"),
+        ("shared.outbox", "from . import ledger"),
+        ("shared.unheard_of", "from shared.digest import Digest"),
+        ("worker_service.app", "from coordinator_service.answers import Answer"),
+        ("worker_service.store", "import fastapi"),
+        ("loadgen.replay", "from shared.tracker import simulate"),
+        ("coordinator_service.answers", "import pandas"),
+    ],
+)
+def test_an_import_against_the_picture_is_seen(importer: str, source: str) -> None:
+    assert [found for step in imports_of(importer, source) if (found := offence(step))] != []
+
+
+@pytest.mark.parametrize(
+    ("importer", "source"),
+    [
+        ("shared.digest", "from shared.values import as_values\nimport numpy as np"),
+        ("shared.tracker", "import shared.ledger"),
+        ("worker_service.app", "from worker_service.intake import decode\nimport asyncio, fastapi"),
+        ("coordinator_service.answers", "from shared.ledger import Ledger"),
+        ("worker_service.courier", "import httpx"),
+    ],
+)
+def test_an_import_along_the_picture_is_not(importer: str, source: str) -> None:
+    assert [found for step in imports_of(importer, source) if (found := offence(step))] == []
