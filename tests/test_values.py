@@ -1,0 +1,134 @@
+"""What counts as a value, and how the first thing that does not is named."""
+
+from array import array
+from collections import deque
+from decimal import Decimal
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shared.values import EXACT_MAX, BadValue, as_values
+
+GOOD = [
+    (3, [3.0]),
+    (2.5, [2.5]),
+    (np.float32(0.5), [0.5]),
+    (np.int8(-3), [-3.0]),
+    ([], []),
+    ([1, 2.5], [1.0, 2.5]),
+    ((1, 2), [1.0, 2.0]),
+    (range(3), [0.0, 1.0, 2.0]),
+    (deque([1, 2.5]), [1.0, 2.5]),
+    (array("d", [1.5]), [1.5]),
+    (memoryview(array("h", [-7])), [-7.0]),
+    (np.array(4.0), [4.0]),
+    (np.array([1, 2], dtype=np.uint8), [1.0, 2.0]),
+    (np.array([1.5], dtype=">f8"), [1.5]),
+    (np.array([1.5], dtype=np.longdouble), [1.5]),
+    (np.array([1, 2.5, np.int16(3)], dtype=object), [1.0, 2.5, 3.0]),
+    (np.arange(6.0)[::2], [0.0, 2.0, 4.0]),
+    (np.ma.array([1.0, 2.0], mask=[False, False]), [1.0, 2.0]),
+    ([EXACT_MAX, -EXACT_MAX, 1e300], [2.0**53, -(2.0**53), 1e300]),
+    (np.array([2**53, -(2**53)]), [2.0**53, -(2.0**53)]),
+    ([1.7e308, 5e-324, -0.0], [1.7e308, 5e-324, -0.0]),
+]
+
+BAD = [
+    ([1, True], "not_a_number", 1, "value 1 is a boolean, not a number"),
+    (True, "not_a_number", 0, "value 0 is a boolean"),
+    (np.bool_(1), "not_a_number", 0, "value 0 is a boolean"),
+    (np.array([True]), "not_a_number", 0, "value 0 is a boolean"),
+    (np.array([1.5, np.True_], dtype=object), "not_a_number", 1, "value 1 is a boolean"),
+    (deque([1, True]), "not_a_number", 1, "value 1 is a boolean"),
+    ([1.0, "2"], "not_a_number", 1, "value 1 is text"),
+    ("12", "not_a_number", 0, "value 0 is text"),
+    (b"12", "not_a_number", 0, "value 0 is bytes"),
+    (bytearray(b"12"), "not_a_number", 0, "value 0 is bytearray"),
+    (np.array(["a"]), "not_a_number", 0, "value 0 is text"),
+    (None, "not_a_number", 0, "value 0 is missing"),
+    ([1, None], "not_a_number", 1, "value 1 is missing"),
+    (np.ma.array([1.0, 2.0], mask=[False, True]), "not_a_number", 1, "value 1 is missing"),
+    ({1.0}, "not_a_number", 0, "value 0 is set"),
+    ({"a": 1}, "not_a_number", 0, "value 0 is dict"),
+    ((one for one in [1.0]), "not_a_number", 0, "value 0 is generator"),
+    ([[1], [2, 3]], "not_a_number", 0, "value 0 is list"),
+    ([1 + 2j], "not_a_number", 0, "value 0 is complex"),
+    (np.array([1 + 2j]), "not_a_number", 0, "value 0 is complex"),
+    ([Decimal(1)], "not_a_number", 0, "value 0 is Decimal"),
+    ([Fraction(1)], "not_a_number", 0, "value 0 is Fraction"),
+    (np.array(["2020-01-01"], dtype="M8[D]"), "not_a_number", 0, "value 0 is date"),
+    (float("nan"), "not_finite", 0, "value 0 is NaN"),
+    ([1, 2, float("nan"), True], "not_finite", 2, "value 2 is NaN"),
+    ([float("-inf")], "not_finite", 0, "value 0 is infinite"),
+    (np.array([1, np.inf, np.nan]), "not_finite", 1, "value 1 is infinite"),
+    (np.array([1, np.nan], dtype=np.float16), "not_finite", 1, "value 1 is NaN"),
+    (2**53 + 1, "not_exact", 0, "value 0 is an integer beyond 2"),
+    ([1.5, 2**53 + 1], "not_exact", 1, "value 1 is an integer beyond 2"),
+    ([1, 2**64], "not_exact", 1, "value 1 is an integer beyond 2"),
+    ([1, -(10**400)], "not_exact", 1, "value 1 is an integer beyond 2"),
+    (np.array([0, 2**53 + 1]), "not_exact", 1, "value 1 is an integer beyond 2"),
+    (np.array([-(2**63)]), "not_exact", 0, "value 0 is an integer beyond 2"),
+    (np.array([2**64 - 1], dtype=np.uint64), "not_exact", 0, "value 0 is an integer beyond 2"),
+    (np.zeros((2, 3)), "not_one_dimensional", None, "values come in one dimension, not 2 x 3"),
+    ([[1, 2], [3, 4]], "not_a_number", 0, "value 0 is list"),
+    (((1, 2), (3, 4)), "not_one_dimensional", None, "not 2 x 2"),
+]
+
+
+@pytest.mark.parametrize(("given", "expected"), GOOD)
+def test_numbers_of_every_kind_are_values(given: object, expected: list[float]) -> None:
+    values = as_values(given)
+    assert values.dtype == np.float64
+    assert values.flags.c_contiguous
+    assert values.tolist() == expected
+
+
+@pytest.mark.parametrize(("given", "code", "position", "message"), BAD)
+def test_the_first_bad_position_is_named(
+    given: object, code: str, position: int | None, message: str
+) -> None:
+    with pytest.raises(BadValue) as refused:
+        as_values(given)
+    assert (refused.value.code, refused.value.position) == (code, position)
+    assert message in str(refused.value)
+
+
+def test_an_integer_too_long_to_print_is_refused_all_the_same() -> None:
+    with pytest.raises(BadValue, match=r"value 1 is an integer beyond 2\*\*53"):
+        as_values([1, 10**5000])
+
+
+@pytest.mark.skipif(np.finfo(np.longdouble).max == np.finfo(float).max, reason="no wider floats")
+def test_a_long_double_too_large_for_float64_is_refused() -> None:
+    with pytest.raises(BadValue, match="value 1 is infinite"):
+        as_values(np.array([1, np.finfo(np.longdouble).max]))
+
+
+NUMBERS = st.one_of(
+    st.floats(), st.integers(-(2**54), 2**54), st.booleans(), st.integers(), st.none(), st.text()
+)
+
+
+@given(st.lists(NUMBERS, max_size=20))
+def test_lists_arrays_and_single_values_obey_the_same_rules(numbers: list[object]) -> None:
+    def outcome(given: object) -> object:
+        try:
+            return as_values(given).tolist()
+        except BadValue as refused:
+            return refused.code, refused.position, str(refused)
+
+    singly: object = []
+    for position, number in enumerate(numbers):
+        one = outcome(number)
+        if isinstance(one, tuple):
+            code, _, message = one
+            singly = (code, position, message.replace("value 0", f"value {position}"))
+            break
+        assert isinstance(one, list)
+        assert isinstance(singly, list)
+        singly = singly + one
+    assert outcome(numbers) == singly
+    assert outcome(np.array(numbers, dtype=object)) == singly
