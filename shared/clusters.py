@@ -1,0 +1,303 @@
+"""Clusters of values, and the four things that happen to them: split, receive, union, join.
+
+The theory - what a cluster is and why its counts are proven - opens `digest.py`. This file is its
+arithmetic. `Clusters` is a value: six rows of float64, a column a cluster, ordered by bound, never
+changed once made. Whole numbers up to 2**53 are exact in them, and the digest counts no further.
+
+    bound          the largest value in the cluster, and one really received; no two are equal
+    mean           of the values in the cluster
+    weight         how many there are
+    copies         how many of them are known to equal the bound
+    uncertainty    how many values of later clusters may lie below the bound
+    believed       how many of those are believed to; not less than 0, not more than uncertainty
+
+Four running counts follow from them; the first two are proven, the last two are an estimate that
+lies between:
+
+    low            at least so many values are <= bound           weight, summed up to here
+    high           at most so many values are <  bound            low - copies + uncertainty
+    upto, below    so many are believed to be <= bound, < bound   low + believed, upto - copies
+
+and between two neighbouring bounds lie at most `width = weight - copies + uncertainty` values,
+wherever inside they are: from `low` of the one to `high` of the other. Estimates run on a straight
+line from `upto` of the one to `below` of the other.
+
+        count                       .- high
+          |            upto ____.--'             jumps at the bounds: the copies
+          |   _______------'|    below           ramps between them: the rest
+          |  |              low
+          +--bound----------bound--------- x
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shared.values import EXACT_MAX, Floats
+
+Side: TypeAlias = Literal["left", "right"]
+"""Which count: `left` counts the values < x, `right` those <= x, as `numpy.searchsorted` says."""
+
+BOUND, MEAN, WEIGHT, COPIES, UNCERTAINTY, BELIEVED = range(6)
+ROWS = 6
+
+ROOM = 0.8
+"""The part of the room still left under the limit that one split or join may use up."""
+
+
+@dataclass(frozen=True, eq=False)
+class Clusters:
+    rows: Floats
+
+    def __post_init__(self) -> None:
+        self.rows.flags.writeable = False
+
+    def __len__(self) -> int:
+        return len(self.bound)
+
+    @property
+    def bound(self) -> Floats:
+        return self._row(BOUND)
+
+    @property
+    def mean(self) -> Floats:
+        return self._row(MEAN)
+
+    @property
+    def weight(self) -> Floats:
+        return self._row(WEIGHT)
+
+    @property
+    def copies(self) -> Floats:
+        return self._row(COPIES)
+
+    @property
+    def uncertainty(self) -> Floats:
+        return self._row(UNCERTAINTY)
+
+    @property
+    def believed(self) -> Floats:
+        return self._row(BELIEVED)
+
+    def _row(self, which: int) -> Floats:
+        row: Floats = self.rows[which]
+        return row
+
+    @cached_property
+    def count(self) -> int:
+        return int(self.weight.sum())
+
+    @cached_property
+    def low(self) -> Floats:
+        return self.weight.cumsum()
+
+    @cached_property
+    def high(self) -> Floats:
+        return self.low - self.copies + self.uncertainty
+
+    @cached_property
+    def width(self) -> Floats:
+        return self.weight - self.copies + self.uncertainty
+
+    @cached_property
+    def widest(self) -> int:
+        """The proven rank error of any quantile, in ranks; 0: every count is exact."""
+        return int(np.max(self.width, initial=0))
+
+    @cached_property
+    def upto(self) -> Floats:
+        return np.maximum.accumulate(self.low + self.believed)  # in order, whatever rounding did
+
+    @cached_property
+    def below(self) -> Floats:
+        below: Floats = self.low - self.copies + self.believed
+        below[1:] = np.maximum(below[1:], self.upto[:-1])
+        return below
+
+    def proven_count(self, x: Floats, side: Side) -> tuple[Floats, Floats]:
+        """At least and at most so many values are <= x (`right`) or < x (`left`)."""
+        index = self.bound.searchsorted(x, side)
+        return _after(0, self.low)[index], np.append(self.high, self.count)[index]
+
+    def believed_count(self, x: Floats, side: Side) -> Floats:
+        """So many values are believed to be <= x (`right`) or < x (`left`)."""
+        index = self.bound.searchsorted(x, side)
+        fewest, most = _after(0, self.upto)[index], np.append(self.below, self.count)[index]
+        left = self.bound.take(index - 1, mode="clip")
+        right = self.bound.take(index, mode="clip")
+        count: Floats = np.minimum(fewest + (most - fewest) * _share(x, left, right), most)
+        return count
+
+    def value_at(self, rank: Floats) -> Floats:
+        """The value believed to have this rank, a number from 0 to count.
+
+        On a flat stretch, where any value between two bounds would do, it is the midpoint.
+        """
+        index = self.upto.searchsorted(rank)
+        left, right = self.bound.take(index - 1, mode="clip"), self.bound[index]
+        beyond = self.bound.take(index + 1, mode="clip")
+        start = self.upto.take(index - 1, mode="clip")
+        ramp = _between(left, right, _share(rank, start, self.below[index]))
+        flat = (rank == self.upto[index]) & (rank == self.below.take(index + 1, mode="clip"))
+        jump = np.where(flat, _midpoint(right, beyond), right)
+        value: Floats = np.where(rank <= self.below[index], ramp, jump)
+        return value
+
+    def split(self, at: Floats) -> "Clusters":
+        """Add bounds, in order and not yet there, each with an empty cluster below it.
+
+        Nothing was received, so nothing is learnt: `low` stands still from one bound to the next
+        new one, and whatever the cut cluster may hold is now uncertain.
+        """
+        index = self.bound.searchsorted(at)
+        low, width = _after(0, self.low)[index], np.append(self.width, 0)[index]
+        fresh = np.zeros((ROWS, len(at)))
+        fresh[BOUND] = fresh[MEAN] = at
+        fresh[UNCERTAINTY] = width
+        if len(self):
+            fresh[BELIEVED] = np.clip(self.believed_count(at, "right") - low, 0, width)
+        return Clusters(np.insert(self.rows, index, fresh, axis=1))
+
+    def needed(self, batch: Floats, limit: int) -> Floats:
+        """The values of a sorted batch that must be bounds before the clusters may receive it.
+
+        Those are its ends, where they lie beyond the first and the last bound, and enough of what
+        falls inside a cluster to keep it, and each part it is split into, within the limit.
+        """
+        first, last = _ranks(batch, self.bound)
+        start, stop = _after(0, last), np.append(first, len(batch))
+        width = np.append(self.width, 0)
+        crowded = np.flatnonzero(width + stop - start > limit)
+        step = 1 + (ROOM * (limit - width[crowded])).astype(np.int64)
+        pieces = (stop - start)[crowded] // step
+        nth = np.arange(pieces.sum()) - np.repeat(pieces.cumsum() - pieces, pieces)
+        position = np.repeat(start[crowded] - 1, pieces) + (nth + 1) * np.repeat(step, pieces)
+        ends = batch[[0, -1]]
+        if len(self):
+            ends = ends[(ends < self.bound[0]) | (ends > self.bound[-1])]
+        return np.unique(np.append(batch[position], ends)) + 0.0  # so that -0.0 never is a bound
+
+    def received(self, batch: Floats) -> "Clusters":
+        """Each value of a sorted batch goes to the first cluster whose bound is not below it."""
+        first, last = _ranks(batch, self.bound)
+        landed = np.diff(last, prepend=0)
+        busy = np.flatnonzero(landed)
+        rows = self.rows.copy()
+        rows[COPIES] += last - first
+        rows[WEIGHT] += landed
+        with np.errstate(over="ignore", invalid="ignore"):
+            total = np.add.reduceat(batch, (last - landed)[busy])
+            total += self.mean[busy] * self.weight[busy]
+        rows[MEAN, busy] = _mean(total, rows[WEIGHT, busy], rows[BOUND, busy])
+        return Clusters(rows)
+
+    def union(self, other: "Clusters") -> "Clusters":
+        """Both, each split at the other's bounds: then all that is known simply adds up."""
+        mine = self.split(np.setdiff1d(other.bound, self.bound, assume_unique=True))
+        theirs = other.split(np.setdiff1d(self.bound, other.bound, assume_unique=True))
+        rows = mine.rows + theirs.rows
+        rows[BOUND] = mine.bound
+        with np.errstate(over="ignore", invalid="ignore"):
+            total = mine.mean * mine.weight + theirs.mean * theirs.weight
+        rows[MEAN] = _mean(total, rows[WEIGHT], rows[BOUND])
+        return Clusters(rows)
+
+    def joined(self, limit: int) -> "Clusters":
+        """Join neighbours from the left, each time as many as leave the room they should.
+
+        A joined cluster keeps the bound, copies and uncertainty of its last part. Dropping a bound
+        loses what was known about it and changes nothing that is known of the others.
+        """
+        room = np.floor(ROOM * (limit - self.uncertainty))
+        needs_low = np.maximum.accumulate(self.low - self.copies - room)
+        reach = needs_low.searchsorted(self.low, "right") - 1
+        kept = _strides(np.maximum(reach, np.arange(1, len(self) + 1)))
+        start = _after(0, kept[:-1] + 1)
+        rows = self.rows[:, kept]
+        rows[WEIGHT] = np.add.reduceat(self.weight, start)
+        with np.errstate(over="ignore", invalid="ignore"):
+            total = np.add.reduceat(self.mean * self.weight, start)
+        rows[MEAN] = _mean(total, rows[WEIGHT], rows[BOUND])
+        return Clusters(rows)
+
+    def flaw(self) -> str | None:
+        """What no digest could have made of any input, in words; None where all is well."""
+        counts = self.rows[WEIGHT:BELIEVED]
+        laws = {
+            "there is a number that is not finite": np.isfinite(self.rows).all(),
+            "the bounds are not in order": (self.bound[1:] > self.bound[:-1]).all(),
+            "there is a count that is not whole": (counts == np.floor(counts)).all(),
+            "a cluster does not hold its own bound": (self.copies >= 1).all(),
+            "a cluster holds more copies than values": (self.copies <= self.weight).all(),
+            "there are more values than can be counted": self.weight.sum() <= EXACT_MAX,
+            "an uncertainty is negative or too large": (
+                (self.uncertainty >= 0) & (self.uncertainty <= self.count - self.low)
+            ).all(),
+            "the proven counts are not in order": (self.high[1:] >= self.high[:-1]).all(),
+            "the least value is not the first bound": (self.width[:1] == 0).all(),
+            "a belief is not possible": (
+                (self.believed >= 0) & (self.believed <= self.uncertainty)
+            ).all(),
+        }
+        return next((flaw for flaw, kept in laws.items() if not kept), None)
+
+
+NONE = Clusters(np.empty((ROWS, 0)))
+
+
+def _after(first: float, row: NDArray[Any]) -> NDArray[Any]:
+    return np.concatenate(([first], row))
+
+
+def _ranks(batch: Floats, x: Floats) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """How many values of a sorted batch are < x, and how many <= x."""
+    first = batch.searchsorted(x)
+    last = first.copy()
+    equal = np.flatnonzero(
+        batch.take(first, mode="clip") == x
+    )  # few, so the second search is short
+    last[equal] = batch.searchsorted(x[equal], "right")
+    return first, last
+
+
+def _strides(reach: NDArray[np.int64]) -> NDArray[np.int64]:
+    """From the first cluster to the last, as far at each step as `reach` allows."""
+    last, steps = len(reach) - 1, reach.tolist()
+    at = [0]
+    while at[-1] < last:
+        at.append(min(steps[at[-1]], last))
+    return np.array(at)
+
+
+def _mean(total: Floats, weight: Floats, bound: Floats) -> Floats:
+    """The mean; of values so large that their sum is not finite, the bound."""
+    return np.where(np.isfinite(total), total / weight, bound)
+
+
+def _share(x: Floats, left: Floats, right: Floats) -> Floats:
+    """How much of the way from left to right is done at x: 0 to 1, never less for a larger x."""
+    with np.errstate(all="ignore"):
+        scale = np.where(np.isfinite(right - left), 1.0, 0.5)
+        share = (x * scale - left * scale) / (right * scale - left * scale)
+    return np.clip(np.nan_to_num(share), 0, 1)
+
+
+def _between(left: Floats, right: Floats, share: Floats) -> Floats:
+    """The value that much of the way: within [left, right], never less for a larger share.
+
+    Rounding keeps the order in both forms, and neither overflows where it is used: the first adds
+    two terms that both rise with the share, the second has a difference of like signs.
+    """
+    with np.errstate(over="ignore"):
+        apart = left * (1 - share) + right * share
+        near = left + (right - left) * share
+    return np.clip(np.where((left < 0) & (right > 0), apart, near), left, right)
+
+
+def _midpoint(left: Floats, right: Floats) -> Floats:
+    with np.errstate(over="ignore"):
+        plain = (left + right) / 2
+    return np.where(np.isfinite(plain), plain, left / 2 + right / 2)

@@ -1,0 +1,34 @@
+"""Options `--seed` and `--grid`, and a last line: how often a promise was put to the test."""
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, settings
+
+from tests.exact import TALLY
+
+settings.register_profile(
+    "shared", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("shared")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--seed", type=int, default=1, help="what the sampled tests draw from")
+    parser.addoption("--grid", action="store_true", help="run every case, not a sample")
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    part = "the full grid" if config.getoption("--grid") else "a sample of the grid"
+    return f"running {part}; repeat it with --seed {config.getoption('--seed')}"
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if TALLY.checks:
+        terminalreporter.write_line(f"{TALLY.checks:,} comparisons with exact multisets")
+
+
+@pytest.fixture
+def rng(request: pytest.FixtureRequest) -> np.random.Generator:
+    """Seeded by `--seed` and the test's own name, so that each test draws its own numbers."""
+    name = request.node.nodeid.encode()
+    return np.random.default_rng([request.config.getoption("--seed"), *name])
