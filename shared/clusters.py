@@ -124,6 +124,8 @@ class Clusters:
 
     def believed_count(self, x: Floats, side: Side) -> Floats:
         """So many values are believed to be <= x (`right`) or < x (`left`)."""
+        if not len(self):
+            return np.zeros_like(x)
         index = self.bound.searchsorted(x, side)
         fewest, most = _after(0, self.upto)[index], np.append(self.below, self.count)[index]
         left = self.bound.take(index - 1, mode="clip")
@@ -157,8 +159,7 @@ class Clusters:
         fresh = np.zeros((ROWS, len(at)))
         fresh[BOUND] = fresh[MEAN] = at
         fresh[UNCERTAINTY] = width
-        if len(self):
-            fresh[BELIEVED] = np.clip(self.believed_count(at, "right") - low, 0, width)
+        fresh[BELIEVED] = np.clip(self.believed_count(at, "right") - low, 0, width)
         return Clusters(np.insert(self.rows, index, fresh, axis=1))
 
     def needed(self, batch: Floats, limit: int) -> Floats:
@@ -198,8 +199,8 @@ class Clusters:
         """Both, each split at the other's bounds: then all that is known simply adds up."""
         mine = self.split(np.setdiff1d(other.bound, self.bound, assume_unique=True))
         theirs = other.split(np.setdiff1d(self.bound, other.bound, assume_unique=True))
-        rows = mine.rows + theirs.rows
-        rows[BOUND] = mine.bound
+        rows = mine.rows.copy()
+        rows[WEIGHT:] += theirs.rows[WEIGHT:]
         with np.errstate(over="ignore", invalid="ignore"):
             total = mine.mean * mine.weight + theirs.mean * theirs.weight
         rows[MEAN] = _mean(total, rows[WEIGHT], rows[BOUND])

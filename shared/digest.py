@@ -77,6 +77,7 @@ Many: TypeAlias = Sequence[float] | NDArray[Any]
 Counts: TypeAlias = NDArray[np.int64]
 
 RANK_ERROR_MIN = 1e-6
+JOIN_GROWTH = 5 / 4
 FLUSH, FLUSH_MIN, FLUSH_MAX = 16, 8192, 131_072
 
 
@@ -96,7 +97,7 @@ class Digest:
             raise ValueError(f"rank_error must be {range_}, not {rank_error}")
         self.rank_error_max = float(rank_error)
         self._clusters = NONE
-        self._clusters_most = self._distinct_most
+        self._joined_at = 0
         self._buffer = array("d")
         self._buffer_most = min(max(FLUSH_MIN, int(FLUSH / rank_error)), FLUSH_MAX)
 
@@ -112,11 +113,13 @@ class Digest:
             self._buffer.append(values)
         else:
             batch = as_values(values)
-            for start in range(0, len(batch), self._buffer_most):
-                piece = batch[start : start + self._buffer_most]
-                self._buffer.frombytes(piece.view(np.uint8).data)
-                self._flush_if_full()
-        self._flush_if_full()
+            while len(batch) > (room := self._buffer_most - len(self._buffer)):
+                self._buffer.frombytes(batch[:room].view(np.uint8).data)
+                self._flush()
+                batch = batch[room:]
+            self._buffer.frombytes(batch.view(np.uint8).data)
+        if len(self._buffer) == self._buffer_most:
+            self._flush()
 
     def merge(self, other: "Digest") -> None:
         """Add all that the other digest has seen. Costs clusters, never certainty.
@@ -199,7 +202,7 @@ class Digest:
         clusters = self.clusters
         pure = clusters.copies == clusters.weight
         means = np.where(pure, clusters.bound, clusters.mean)  # a mean of equals may be an ulp off
-        means = np.clip(means, self.min, self.max)
+        means = np.clip(means, clusters.bound[:1], clusters.bound[-1:])
         order = np.argsort(means, kind="stable")
         return means[order], clusters.weight[order].astype(np.int64)
 
@@ -237,10 +240,6 @@ class Digest:
         numerator, denominator = self.rank_error_max.as_integer_ratio()
         return numerator * count // denominator
 
-    def _flush_if_full(self) -> None:
-        if len(self._buffer) >= self._buffer_most:
-            self._flush()
-
     def _flush(self) -> None:
         if self._buffer:
             batch = np.frombuffer(self._buffer)
@@ -263,9 +262,10 @@ class Digest:
         if clusters.widest > limit:
             proven = clusters.widest / clusters.count
             raise ValueError(f"too coarse: proves {proven:.3g}, not {self.rank_error_max:.3g}")
-        if len(clusters) > self._clusters_most:
+        due = JOIN_GROWTH * self._joined_at
+        if len(clusters) > self._distinct_most and len(clusters) * clusters.count > due:
             clusters = clusters.joined(limit)
-            self._clusters_most = max(self._distinct_most, len(clusters) * 5 // 4)
+            self._joined_at = len(clusters) * clusters.count
         self._clusters = clusters
 
 

@@ -76,7 +76,8 @@ def _check_ranks(digest: Digest, ordered: Floats) -> None:
 def points_to_try(clusters: Clusters, ordered: Floats) -> Floats:
     bound = clusters.bound
     between = bound[:-1] / 2 + bound[1:] / 2
-    beside = [np.nextafter(bound, toward) for toward in (-np.inf, np.inf)]
+    with np.errstate(over="ignore"):  # beside the largest float64 lies infinity
+        beside = [np.nextafter(bound, toward) for toward in (-np.inf, np.inf)]
     some = ordered[:: max(1, len(ordered) // 200)]
     beyond = [-np.inf, -1.79e308, 1.79e308, np.inf]
     return np.sort(np.concatenate((bound, between, *beside, some, beyond)))

@@ -1,0 +1,207 @@
+"""A digest's bytes: they come back as they were, and anything else is `MalformedDigest`."""
+
+import tracemalloc
+
+import msgpack
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shared.clusters import BELIEVED, BOUND, COPIES, MEAN, ROWS, UNCERTAINTY, WEIGHT
+from shared.digest import Digest, MalformedDigest
+from shared.values import Floats
+from tests.exact import check_digest
+from tests.streams import STREAMS
+
+
+def digest_of(values: Floats, rank_error: float = 0.01) -> Digest:
+    digest = Digest(rank_error)
+    digest.add(values)
+    return digest
+
+
+def packed(**changes: object) -> bytes:
+    rows = digest_of(np.arange(5.0)).clusters.rows.tobytes()
+    message = {"digest": 1, "rank_error": 0.01, "clusters": rows} | changes
+    written: bytes = msgpack.packb(message)
+    return written
+
+
+VALID = digest_of(np.random.default_rng(1).normal(size=1_000)).to_bytes()
+
+
+@pytest.mark.parametrize("name", STREAMS)
+def test_a_digest_comes_back_as_it_was(name: str, rng: np.random.Generator) -> None:
+    values = STREAMS[name](20_000, rng)
+    digest = digest_of(values)
+    again = Digest.from_bytes(digest.to_bytes())
+    assert again.to_bytes() == digest.to_bytes()
+    assert again.rank_error_max == digest.rank_error_max
+    again.add(values)
+    check_digest(again, np.repeat(values, 2))
+
+
+def test_an_empty_digest_comes_back_empty() -> None:
+    assert Digest.from_bytes(Digest(0.02).to_bytes()).to_bytes() == Digest(0.02).to_bytes()
+
+
+def test_what_is_still_buffered_is_in_the_bytes() -> None:
+    digest = Digest()
+    digest.add(3.0)
+    assert Digest.from_bytes(digest.to_bytes()).median() == 3.0
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"\xc1",
+        b"\xc0",
+        VALID[:-1],
+        VALID + b"\0",
+        msgpack.packb([1, 2, 3]),
+        packed(digest=2),
+        packed(digest="1"),
+        packed(rank_error=0),
+        packed(rank_error=0.5),
+        packed(rank_error=float("nan")),
+        packed(rank_error="0.01"),
+        packed(clusters=b"\0" * 7),
+        packed(clusters="text"),
+        packed(clusters=[1.0] * 6),
+        packed(extra=1),
+        msgpack.packb({1: 2}),
+        msgpack.packb({"digest": 1, "rank_error": 0.01}),
+        msgpack.packb({"digest": 1, "rank_error": 0.01, "clusters": msgpack.ExtType(1, b"")}),
+        b"\xdd\xff\xff\xff\xff" * 1_000,  # arrays in arrays, each said to be 4 G long
+        b"\x91" * 100_000,  # nested deeply
+        b"\xc6\xff\xff\xff\xff",  # bytes, said to be 4 G long
+        b"\xdf\xff\xff\xff\xff",  # a map, likewise
+    ],
+)
+def test_what_no_digest_wrote_is_malformed(data: bytes) -> None:
+    with pytest.raises(MalformedDigest, match="not the MessagePack of a digest"):
+        Digest.from_bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("row", "column", "value", "flaw"),
+    [
+        (BOUND, 0, np.nan, "not finite"),
+        (MEAN, 3, np.inf, "not finite"),
+        (BOUND, 1, 0.0, "the bounds are not in order"),
+        (WEIGHT, 2, 1.5, "a count that is not whole"),
+        (UNCERTAINTY, 2, 0.5, "a count that is not whole"),
+        (COPIES, 2, 0, "does not hold its own bound"),
+        (COPIES, 2, -1, "does not hold its own bound"),
+        (WEIGHT, 2, 0, "more copies than values"),
+        (WEIGHT, 2, 2.0**53, "more values than can be counted"),
+        (UNCERTAINTY, 2, -1, "an uncertainty is negative or too large"),
+        (UNCERTAINTY, 2, 3, "an uncertainty is negative or too large"),
+        (UNCERTAINTY, 2, 2, "the proven counts are not in order"),
+        (WEIGHT, 0, 2, "the least value is not the first bound"),
+        (BELIEVED, 2, 0.5, "a belief is not possible"),
+        (BELIEVED, 2, -0.5, "a belief is not possible"),
+        (WEIGHT, 1, 2, "wider than the rank error allows"),
+    ],
+)
+def test_a_digest_that_contradicts_itself_is_malformed(
+    row: int, column: int, value: float, flaw: str
+) -> None:
+    rows = digest_of(np.arange(5.0)).clusters.rows.copy()
+    rows[row, column] = value
+    with pytest.raises(MalformedDigest, match=flaw):
+        Digest.from_bytes(packed(clusters=rows.tobytes()))
+
+
+def test_digests_with_too_many_values_to_count_are_not_merged() -> None:
+    rows = digest_of(np.arange(2.0)).clusters.rows.copy()
+    rows[WEIGHT] = rows[COPIES] = 2.0**52
+    digest = Digest.from_bytes(packed(clusters=rows.tobytes()))
+    assert (digest.count, digest.rank_bounds(0.5)) == (2**53, (2**52, 2**52))
+    with pytest.raises(ValueError, match=r"more than 2\*\*53 values"):
+        digest.merge(digest_of(np.arange(1.0)))
+
+
+def survives(data: bytes) -> None:
+    """The law: a digest that answers everything, or `MalformedDigest`."""
+    try:
+        digest = Digest.from_bytes(data)
+    except MalformedDigest:
+        return
+    assert digest.clusters.flaw() is None
+    assert digest.rank_error <= digest.rank_error_max
+    digest.add([0.0, 1.0])
+    digest.merge(digest_of(np.arange(3.0), digest.rank_error_max))
+    values = digest.quantile(np.linspace(0, 1, 11))
+    assert values is not None
+    assert (values[1:] >= values[:-1]).all()
+    for strict in (False, True):
+        x = np.array([-np.inf, -1.0, 0.0, 0.5, np.inf])
+        low, high = digest.rank_bounds(x, strict=strict)
+        rank = digest.rank(x, strict=strict)
+        assert (low <= rank).all()
+        assert (rank <= high).all()
+    digest.centroids()
+    Digest.from_bytes(digest.to_bytes())
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_a_digest_or_malformed(data: bytes) -> None:
+    survives(data)
+
+
+@given(st.lists(st.tuples(st.integers(0, len(VALID) - 1), st.integers(0, 255)), max_size=8))
+def test_changed_bytes_are_a_digest_or_malformed(changes: list[tuple[int, int]]) -> None:
+    data = bytearray(VALID)
+    for position, byte in changes:
+        data[position] = byte
+    survives(bytes(data))
+
+
+COUNTS = st.one_of(st.integers(0, 5), st.integers(-(2**54), 2**54), st.just(2**52)).map(float)
+CLUSTERS = st.tuples(
+    st.floats() | st.integers(-3, 3).map(float), st.floats(), COUNTS, COUNTS, COUNTS, st.floats()
+)
+
+
+@given(st.lists(CLUSTERS, max_size=6), st.floats(1e-6, 0.499))
+def test_any_clusters_are_a_digest_or_malformed(
+    clusters: list[tuple[float, ...]], rank_error: float
+) -> None:
+    rows = np.array(clusters).reshape(-1, ROWS).T
+    survives(packed(rank_error=rank_error, clusters=rows.tobytes()))
+
+
+SMALL = st.lists(st.integers(1, 9), min_size=1, max_size=12)
+
+
+@given(SMALL, st.data())
+def test_consistent_clusters_of_any_size_are_a_digest(
+    copies: list[int], data: st.DataObject
+) -> None:
+    """Almost all random rows are refused at once; these mostly come through, and must answer."""
+    rows = np.zeros((ROWS, len(copies)))
+    rows[BOUND] = rows[MEAN] = np.arange(len(copies))
+    rows[COPIES] = copies
+    rows[WEIGHT] = rows[COPIES] + data.draw(
+        st.lists(st.integers(0, 3), min_size=len(copies), max_size=len(copies)).map(np.array)
+    )
+    rows[WEIGHT, 0] = rows[COPIES, 0]
+    later = rows[WEIGHT].sum() - rows[WEIGHT].cumsum()
+    draws = data.draw(st.lists(st.floats(0, 1), min_size=len(copies), max_size=len(copies)))
+    rows[UNCERTAINTY, 1:] = np.minimum(np.floor(3 * np.array(draws)), later)[1:]
+    rows[BELIEVED] = rows[UNCERTAINTY] * np.array(draws)
+    survives(packed(rank_error=0.3, clusters=rows.tobytes()))
+
+
+@pytest.mark.parametrize("claim", [b"\xdd", b"\xdf", b"\xc6", b"\xdb"])
+def test_what_bytes_claim_to_hold_takes_no_memory(claim: bytes) -> None:
+    bomb = b"\x83" + (claim + b"\x00\xff\xff\xff") * 20_000
+    tracemalloc.start()
+    with pytest.raises(MalformedDigest):
+        Digest.from_bytes(bomb)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 4 * len(bomb)
