@@ -109,7 +109,10 @@ class Clusters:
 
     @cached_property
     def upto(self) -> Floats:
-        return np.maximum.accumulate(self.low + self.believed)  # in order, whatever rounding did
+        """In order and never more than proven, whatever rounding did or whoever wrote the rows."""
+        most = np.append(self.high[1:], self.count)
+        upto: Floats = np.minimum(np.maximum.accumulate(self.low + self.believed), most)
+        return upto
 
     @cached_property
     def below(self) -> Floats:
@@ -295,7 +298,8 @@ def _between(left: Floats, right: Floats, share: Floats) -> Floats:
     with np.errstate(over="ignore"):
         apart = left * (1 - share) + right * share
         near = left + (right - left) * share
-    return np.clip(np.where((left < 0) & (right > 0), apart, near), left, right)
+    inside = np.clip(np.where((left < 0) & (right > 0), apart, near), left, right)
+    return np.where(share < 1, inside, right)
 
 
 def _midpoint(left: Floats, right: Floats) -> Floats:

@@ -8,11 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.clusters import BELIEVED, BOUND, COPIES, MEAN, ROWS, UNCERTAINTY, WEIGHT
+from shared.clusters import BELIEVED, BOUND, COPIES, MEAN, ROWS, UNCERTAINTY, WEIGHT, Clusters
 from shared.digest import Digest, MalformedDigest
 from shared.values import Floats
 from tests.exact import check_digest
 from tests.streams import STREAMS
+from tests.test_clusters import any_clusters
 
 
 def digest_of(values: Floats, rank_error: float = 0.01) -> Digest:
@@ -143,6 +144,7 @@ def survives(data: bytes) -> None:
         rank = digest.rank(x, strict=strict)
         assert (low <= rank).all()
         assert (rank <= high).all()
+        assert (rank[1:] >= rank[:-1]).all()
     digest.centroids()
     Digest.from_bytes(digest.to_bytes())
 
@@ -174,26 +176,10 @@ def test_any_clusters_are_a_digest_or_malformed(
     survives(packed(rank_error=rank_error, clusters=rows.tobytes()))
 
 
-SMALL = st.lists(st.integers(1, 9), min_size=1, max_size=12)
-
-
-@given(SMALL, st.data())
-def test_consistent_clusters_of_any_size_are_a_digest(
-    copies: list[int], data: st.DataObject
-) -> None:
-    """Almost all random rows are refused at once; these mostly come through, and must answer."""
-    rows = np.zeros((ROWS, len(copies)))
-    rows[BOUND] = rows[MEAN] = np.arange(len(copies))
-    rows[COPIES] = copies
-    rows[WEIGHT] = rows[COPIES] + data.draw(
-        st.lists(st.integers(0, 3), min_size=len(copies), max_size=len(copies)).map(np.array)
-    )
-    rows[WEIGHT, 0] = rows[COPIES, 0]
-    later = rows[WEIGHT].sum() - rows[WEIGHT].cumsum()
-    draws = data.draw(st.lists(st.floats(0, 1), min_size=len(copies), max_size=len(copies)))
-    rows[UNCERTAINTY, 1:] = np.minimum(np.floor(3 * np.array(draws)), later)[1:]
-    rows[BELIEVED] = rows[UNCERTAINTY] * np.array(draws)
-    survives(packed(rank_error=0.3, clusters=rows.tobytes()))
+@given(any_clusters())
+def test_clusters_without_a_flaw_are_a_digest(clusters: Clusters) -> None:
+    """Almost all random rows are refused at once; many of these come through, and must answer."""
+    survives(packed(rank_error=0.3, clusters=clusters.rows.tobytes()))
 
 
 @pytest.mark.parametrize("claim", [b"\xdd", b"\xdf", b"\xc6", b"\xdb"])
