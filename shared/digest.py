@@ -248,13 +248,10 @@ class Digest:
             self._buffer = array("d")
 
     def _receive(self, batch: Floats) -> None:
+        """While all is exact it stays so, each new value a bound, until there are too many."""
         clusters = self._clusters
-        limit = self._limit(clusters.count + len(batch))
-        exact = clusters.widest == 0
-        bounds = clusters.needed(batch, 0 if exact else limit)
-        if exact and len(clusters) + len(bounds) > self._distinct_most:
-            bounds = clusters.needed(batch, limit)
-        self._hold(clusters.split(bounds).received(batch))
+        limit = self._limit(clusters.count + len(batch)) if clusters.widest else 0
+        self._hold(clusters.split(clusters.needed(batch, limit)).received(batch))
 
     def _hold(self, clusters: Clusters) -> None:
         """The one place where clusters become the digest's own, and where the rule is kept."""

@@ -19,7 +19,8 @@ def any_clusters(draw: st.DrawFn, most: int = 12) -> Clusters:
         return np.array(draw(st.lists(numbers, min_size=size, max_size=size)), dtype=np.float64)
 
     rows = np.zeros((ROWS, size))
-    rows[BOUND] = rows[MEAN] = np.arange(size)
+    rows[BOUND] = np.arange(size)
+    rows[MEAN] = row(st.floats(-100, 100))  # any, since those of a forger need not make sense
     rows[COPIES] = row(st.integers(1, 9))
     rows[WEIGHT] = rows[COPIES] + row(st.integers(0, 3))
     rows[WEIGHT, 0] = rows[COPIES, 0]
