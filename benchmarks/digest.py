@@ -137,7 +137,8 @@ class Aimed:
 
     def centroids(self) -> tuple[Floats, Any]:
         assert self.contender.centroids is not None  # noqa: S101  the caller has looked
-        return self.contender.centroids(self.state)
+        means, weights = self.contender.centroids(self.state)
+        return means, weights.astype(np.int64)
 
 
 def error_under_attack(contender: Contender) -> float:

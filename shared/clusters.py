@@ -109,16 +109,11 @@ class Clusters:
 
     @cached_property
     def upto(self) -> Floats:
-        """In order and never more than proven, whatever rounding did or whoever wrote the rows."""
-        most = np.append(self.high[1:], self.count)
-        upto: Floats = np.minimum(np.maximum.accumulate(self.low + self.believed), most)
-        return upto
+        return self.low + self.believed
 
     @cached_property
     def below(self) -> Floats:
-        below: Floats = self.low - self.copies + self.believed
-        below[1:] = np.maximum(below[1:], self.upto[:-1])
-        return below
+        return self.upto - self.copies
 
     def proven_count(self, x: Floats, side: Side) -> tuple[Floats, Floats]:
         """At least and at most so many values are <= x (`right`) or < x (`left`)."""
@@ -162,7 +157,7 @@ class Clusters:
         fresh = np.zeros((ROWS, len(at)))
         fresh[BOUND] = fresh[MEAN] = at
         fresh[UNCERTAINTY] = width
-        fresh[BELIEVED] = np.clip(self.believed_count(at, "right") - low, 0, width)
+        fresh[BELIEVED] = np.rint(self.believed_count(at, "right")) - low
         return Clusters(np.insert(self.rows, index, fresh, axis=1))
 
     def needed(self, batch: Floats, limit: int) -> Floats:
@@ -229,22 +224,23 @@ class Clusters:
 
     def flaw(self) -> str | None:
         """What no digest could have made of any input, in words; None where all is well."""
-        counts = self.rows[WEIGHT:BELIEVED]
+        counts = self.rows[WEIGHT:]
         laws = {
             "there is a number that is not finite": np.isfinite(self.rows).all(),
             "the bounds are not in order": (self.bound[1:] > self.bound[:-1]).all(),
-            "there is a count that is not whole": (counts == np.floor(counts)).all(),
+            "there is a count that is negative or not whole": (
+                (counts == np.floor(counts)) & (counts >= 0)
+            ).all(),
             "a cluster does not hold its own bound": (self.copies >= 1).all(),
             "a cluster holds more copies than values": (self.copies <= self.weight).all(),
             "there are more values than can be counted": self.weight.sum() <= EXACT_MAX,
-            "an uncertainty is negative or too large": (
-                (self.uncertainty >= 0) & (self.uncertainty <= self.count - self.low)
+            "an uncertainty is more than the values there are": (
+                self.uncertainty <= self.count - self.low
             ).all(),
             "the proven counts are not in order": (self.high[1:] >= self.high[:-1]).all(),
             "the least value is not the first bound": (self.width[:1] == 0).all(),
-            "a belief is not possible": (
-                (self.believed >= 0) & (self.believed <= self.uncertainty)
-            ).all(),
+            "a belief is not possible": (self.believed <= self.uncertainty).all(),
+            "the beliefs are not in order": (self.below[1:] >= self.upto[:-1]).all(),
         }
         return next((flaw for flaw, kept in laws.items() if not kept), None)
 

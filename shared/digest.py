@@ -77,6 +77,18 @@ Many: TypeAlias = Sequence[float] | NDArray[Any]
 Counts: TypeAlias = NDArray[np.int64]
 
 RANK_ERROR_MIN = 1e-6
+Widths: TypeAlias = tuple[str, ...]
+REAL: Widths = ("<f8",)
+WHOLE: Widths = ("<u1", "<u2", "<u4", "<u8")
+LAYOUT = {
+    "bound": REAL,
+    "mean": REAL,
+    "weight": WHOLE,
+    "copies": WHOLE,
+    "uncertainty": WHOLE,
+    "believed": WHOLE,
+}
+
 JOIN_GROWTH = 5 / 4
 FLUSH, FLUSH_MIN, FLUSH_MAX = 16, 8192, 131_072
 
@@ -207,22 +219,23 @@ class Digest:
         return means[order], clusters.weight[order].astype(np.int64)
 
     def to_bytes(self) -> bytes:
-        """MessagePack of {"digest": 1, "rank_error": ..., "clusters": rows of little-endian f8}."""
-        rows = self.clusters.rows.astype("<f8").tobytes()
-        packed: bytes = msgpack.packb(
-            {"digest": 1, "rank_error": self.rank_error_max, "clusters": rows}
-        )
-        return packed
+        """MessagePack of {"digest": 1, "rank_error": ..., and each row of the clusters by name}.
+
+        Bounds and means are little-endian f8, counts the narrowest unsigned integers they fit.
+        """
+        rows = zip(LAYOUT.items(), self.clusters.rows, strict=True)
+        packed = {name: _packed(row, widths) for (name, widths), row in rows}
+        data: bytes = msgpack.packb({"digest": 1, "rank_error": self.rank_error_max, **packed})
+        return data
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Self:
         """The digest that wrote these bytes; `MalformedDigest` if none did.
 
-        Time and memory are of the order of the bytes given, whatever they say.
+        Time and memory are of the order of the bytes given, whatever they claim to hold.
         """
-        rank_error, packed = _unpacked(data)
-        digest = cls(rank_error)
-        clusters = Clusters(np.frombuffer(packed, "<f8").reshape(ROWS, -1).astype(np.float64))
+        rank_error, rows = _unpacked(data)
+        digest, clusters = cls(rank_error), Clusters(rows)
         flaw = clusters.flaw()
         if flaw is None and clusters.widest > digest._limit(clusters.count):
             flaw = "a cluster is wider than the rank error allows"
@@ -277,15 +290,35 @@ def _side(strict: bool) -> Side:
     return "left" if strict else "right"
 
 
-def _unpacked(data: bytes) -> tuple[float, bytes]:
+def _packed(row: Floats, widths: Widths) -> bytes:
+    most = int(row.max(initial=0)) if len(widths) > 1 else 0
+    width = next(width for width in widths if np.can_cast(np.min_scalar_type(most), width))
+    return row.astype(width).tobytes()
+
+
+def _unpacked(data: bytes) -> tuple[float, Floats]:
+    """The rank error and the rows; what they say is for the caller to check."""
     try:
         message = msgpack.unpackb(
-            data, max_map_len=3, max_array_len=0, max_ext_len=0, max_str_len=16
+            data, max_map_len=2 + ROWS, max_array_len=0, max_ext_len=0, max_str_len=16
         )
+        match message:
+            case {"digest": 1, "rank_error": float(rank_error), **rows} if (
+                rows.keys() == LAYOUT.keys() and RANK_ERROR_MIN <= rank_error < 0.5
+            ):
+                return rank_error, _unpacked_rows(rows)
     except (ValueError, TypeError) as error:
         raise MalformedDigest(f"not the MessagePack of a digest: {error}") from None
-    match message:
-        case {"digest": 1, "rank_error": float(rank_error), "clusters": bytes(rows)}:
-            if RANK_ERROR_MIN <= rank_error < 0.5 and len(rows) % (8 * ROWS) == 0:
-                return rank_error, rows
     raise MalformedDigest("not the MessagePack of a digest")
+
+
+def _unpacked_rows(rows: dict[Any, Any]) -> Floats:
+    clusters = len(rows["bound"]) // 8
+    return np.array([_unpacked_row(rows[name], clusters, LAYOUT[name]) for name in LAYOUT])
+
+
+def _unpacked_row(packed: bytes, clusters: int, widths: Widths) -> Floats:
+    for width in widths:
+        if len(packed) == clusters * np.dtype(width).itemsize:
+            return np.frombuffer(packed, width).astype(np.float64)
+    raise ValueError("its rows differ in length")

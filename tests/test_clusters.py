@@ -29,7 +29,10 @@ def any_clusters(draw: st.DrawFn, most: int = 12) -> Clusters:
     high_most = count - np.maximum.accumulate(rows[COPIES, ::-1])[::-1]
     high = np.minimum(np.maximum.accumulate(high), high_most)  # as counts are in order
     rows[UNCERTAINTY] = high - low + rows[COPIES]
-    rows[BELIEVED] = rows[UNCERTAINTY] * row(SHARE)
+    rows[BELIEVED] = np.floor(rows[UNCERTAINTY] * row(SHARE))
+    for at in range(size - 2, -1, -1):  # so many may at most be believed to lie below each bound
+        after = rows[WEIGHT, at + 1] - rows[COPIES, at + 1] + rows[BELIEVED, at + 1]
+        rows[BELIEVED, at] = min(rows[BELIEVED, at], after)
     return Clusters(rows)
 
 
