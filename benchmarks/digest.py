@@ -34,7 +34,7 @@ ROUNDS = 5
 Q = np.linspace(0, 1, 201)
 
 app = typer.Typer(add_completion=False, help=__doc__.partition("\n")[0])
-out = Console()
+out = Console(width=120)
 
 
 @dataclass(frozen=True)
@@ -232,9 +232,9 @@ def changed(module: Any, name: str, value: object) -> Iterator[None]:
 
 CONSTANTS: list[tuple[Any, str, list[float]]] = [
     (shared.clusters, "ROOM", [0.5, 0.65, 0.8, 0.9, 1.0]),
-    (shared.digest, "JOIN_GROWTH", [1.0, 1.1, 1.25, 1.5, 2.0]),
-    (shared.digest, "FLUSH", [4, 8, 16, 32, 64]),
-    (shared.digest, "FLUSH_MIN", [2048, 4096, 8192, 16384, 32768]),
+    (shared.digest, "JOIN_GROWTH", [1.0, 1.25, 1.5, 2.0]),
+    (shared.digest, "FLUSH", [8, 16, 32, 64]),
+    (shared.digest, "FLUSH_MIN", [4096, 8192, 16384, 32768]),
 ]
 
 

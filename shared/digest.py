@@ -89,8 +89,8 @@ LAYOUT = {
     "believed": WHOLE,
 }
 
-JOIN_GROWTH = 5 / 4
-FLUSH, FLUSH_MIN, FLUSH_MAX = 16, 8192, 131_072
+JOIN_GROWTH = 1.5
+FLUSH, FLUSH_MIN, FLUSH_MAX = 32, 16_384, 131_072
 
 
 class MalformedDigest(ValueError):
@@ -121,16 +121,17 @@ class Digest:
 
         `BadValue`, a `ValueError`, names the first position that does not hold a value.
         """
-        if type(values) is float and -math.inf < values < math.inf:
-            self._buffer.append(values)
+        buffer = self._buffer
+        if type(values) is float and values * 0.0 == 0.0:  # finite: inf * 0 and NaN * 0 are NaN
+            buffer.append(values)
         else:
             batch = as_values(values)
-            while len(batch) > (room := self._buffer_most - len(self._buffer)):
-                self._buffer.frombytes(batch[:room].view(np.uint8).data)
+            while len(batch) > (room := self._buffer_most - len(buffer)):
+                buffer.frombytes(batch[:room].view(np.uint8).data)
                 self._flush()
                 batch = batch[room:]
-            self._buffer.frombytes(batch.view(np.uint8).data)
-        if len(self._buffer) == self._buffer_most:
+            buffer.frombytes(batch.view(np.uint8).data)
+        if len(buffer) == self._buffer_most:
             self._flush()
 
     def merge(self, other: "Digest") -> None:
@@ -258,7 +259,8 @@ class Digest:
             batch = np.frombuffer(self._buffer)
             batch.sort()
             self._receive(batch)
-            self._buffer = array("d")
+            del batch  # which shares the buffer's memory
+            del self._buffer[:]
 
     def _receive(self, batch: Floats) -> None:
         """While all is exact it stays so, each new value a bound, until there are too many."""

@@ -2,7 +2,7 @@
 
 Values hide on the wrong side of zero. Take the cluster with the largest mean below zero, a = -mean,
 and fill it up with -a. Then insert a cluster's worth of new values just above -a: a few at
--a (1 - 1e-12), and most at +a * shrink. No old cluster has room for them, so they become one. Its
+-a (1 - 1e-11), and most at +a * shrink. No old cluster has room for them, so they become one. Its
 mean is still negative, though most of its members are not. Now that cluster is the nearest to zero:
 again, with smaller numbers. Each round pushes more positive values under the zero.
 """
@@ -42,7 +42,7 @@ class Attack:
             means, weights = victim.centroids()
             target = np.flatnonzero(means < 0)[-1]
             size = int(weight_limit * victim.count)
-            filling = np.full(max(0, size - weights[target]), means[target])
+            filling = _near(means[target], max(0, size - weights[target]))
             hidden = self._hidden(-means[target], size)
             victim.add(filling)
             victim.add(hidden)
@@ -51,5 +51,10 @@ class Attack:
 
     def _hidden(self, magnitude: float, size: int) -> Floats:
         decoys = int(self.decoys * size)
-        values = [-magnitude * (1 - 1e-12), magnitude * self.shrink]
-        return np.repeat(values, [decoys, size - decoys])
+        above = _near(-magnitude * (1 - 1e-11), decoys)
+        return np.append(above, _near(magnitude * self.shrink, size - decoys))
+
+
+def _near(value: float, size: int) -> Floats:
+    """All distinct, and almost the same: copies would be too easy to count."""
+    return value * np.linspace(1, 1 + 1e-12, size)
