@@ -9,24 +9,26 @@ changed once made. Whole numbers up to 2**53 are exact in them, and the digest c
     weight         how many there are
     copies         how many of them are known to equal the bound
     uncertainty    how many values of later clusters may lie below the bound
-    believed       how many of those are believed to; not less than 0, not more than uncertainty
+    believed       how many of those are believed to
 
-Four running counts follow from them; the first two are proven, the last two are an estimate that
-lies between:
+Four running counts follow: two that are proven, and an estimate that lies between them.
 
     low            at least so many values are <= bound           weight, summed up to here
     high           at most so many values are <  bound            low - copies + uncertainty
     upto, below    so many are believed to be <= bound, < bound   low + believed, upto - copies
 
-and between two neighbouring bounds lie at most `width = weight - copies + uncertainty` values,
-wherever inside they are: from `low` of the one to `high` of the other. Estimates run on a straight
-line from `upto` of the one to `below` of the other.
+Between two neighbouring bounds the proven counts stand still, from `low` of the left one to `high`
+of the right one, `width` apart. The estimate climbs straight from `upto` of the left one to `below`
+of the right one, and there it jumps, by the copies, to `upto`.
 
-        count                       .- high
-          |            upto ____.--'             jumps at the bounds: the copies
-          |   _______------'|    below           ramps between them: the rest
-          |  |              low
-          +--bound----------bound--------- x
+    count
+      |      . - - - - - - - - - - - high
+      |      :              ______---  below
+      |      :     ______---
+      |     upto---
+      |      :
+      |     low - - - - - - - - - - - .
+      +----bound--------------------bound---- x
 """
 
 from dataclasses import dataclass
@@ -44,8 +46,12 @@ Side: TypeAlias = Literal["left", "right"]
 BOUND, MEAN, WEIGHT, COPIES, UNCERTAINTY, BELIEVED = range(6)
 ROWS = 6
 
+# The part of the room left under the limit that a split or a join may use up. In what stays free
+# the next values land without a split, and merged clusters join. Clusters * rank_error for calm
+# and drift, at rank_error 0.0005 and 0.01, by `python -m benchmarks.digest constants`:
+#   0.5   1.9, 5.7 and 2.0, 5.8     0.65   1.6, 4.4 and 1.6, 4.4     0.8   1.5, 3.9 and 1.3, 3.9
+#   0.9   1.6, 3.7 and 1.4, 3.7     1      1.9, 3.6 and 2.0, 3.7
 ROOM = 0.8
-"""The part of the room still left under the limit that one split or join may use up."""
 
 
 @dataclass(frozen=True, eq=False)

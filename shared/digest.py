@@ -2,62 +2,78 @@
 
 What a cluster is
 -----------------
-A t-digest [1] keeps a stream as a row of clusters, each a set of received values of which it
-remembers the weight and the mean. How wrong its answers are it cannot say: where clusters overlap,
-values hide on the wrong side of a mean, and an adversary can hide nearly half of them there [2].
-Two more numbers end that. A cluster here also remembers its **bound**, the largest of its values,
-and its **uncertainty**: how many values of later clusters may lie below that bound.
+A t-digest [1] keeps a stream as clusters, each a set of received values of which it remembers the
+weight and the mean. How wrong its answers are it cannot say: values hide on the wrong side of a
+mean, and an adversary who reads the means can hide almost half of all values there [2]. Two more
+numbers end that. A cluster here also remembers its **bound**, the largest of its values, and its
+**uncertainty**: how many values of later clusters may lie below that bound.
 
 What is always true
 -------------------
-Clusters stand in the order of their bounds, and a value belongs to exactly one. With `low` for the
-weight of all clusters up to and including this one:
+Clusters stand in the order of their bounds, and each value belongs to exactly one. With `low` for
+the weight of all clusters up to and including this one,
 
     #(values <= bound) >= low
     #(values <  bound) <= low - copies of the bound + uncertainty  =: high
 
 The first, because each of those values is at most the bound of its own cluster. The second, because
-the values of these clusters that are copies of the bound are not below it, and of later clusters at
-most `uncertainty` are. So for x between two neighbouring bounds, both counts lie between `low` of
-the left one and `high` of the right one, and the interval is this wide:
+of those values the copies of the bound do not lie below it, and of all others at most `uncertainty`
+do. So for x between two neighbouring bounds both counts lie between `low` of the left one and
+`high` of the right one; that interval is the `width` of the cluster between them:
 
     width = weight - copies + uncertainty
 
-A cluster of equal values has width 0: its weight is all copies. Nobody need flag it.
+A cluster of equal values is all copies. Its width is its uncertainty, mostly 0: nobody flags it.
 
 Why it stays true
 -----------------
 *Receiving.* A value goes to the first cluster whose bound is not below it. It is then in no cluster
-later than any bound above it, so the uncertainties stand as they are, and every old bound has
-counted the whole sorted batch exactly.
-*Splitting.* A new bound inside a cluster starts with nothing below it and the cluster's width as
-its uncertainty: so many earlier values may lie on either side of it.
-*Joining.* Neighbours become one by dropping the left one's bound. Nothing else changes.
-*Merging.* Two digests split at each other's bounds know the same points, and what is known adds up.
+later than a bound above it, so each uncertainty stands as it is, and each bound has counted the
+batch exactly, on either side.
+*Splitting.* A new bound inside a cluster starts with no values of its own, and with the width of
+the cluster as its uncertainty: so many earlier values may lie on either side of it.
+*Joining.* Neighbours become one by dropping the bound of the left. Nothing else changes.
+*Merging.* Digests that are split at each other's bounds have the same bounds; then weights, copies
+and uncertainties add up.
 
 Why one rule suffices
 ---------------------
-    width <= rank_error * count       for every cluster, always
+    width <= rank_error * count        for each cluster, at all times
 
-Clusters are split before a batch would break it, and joined only where it allows. Now ask for the
-value of rank t. The answer is either inside a cluster whose interval [low, high] holds t, and the
-truth about it too: they are at most `width` apart. Or it is a bound, with t between the estimates
-below and up to it: then they are at most the width of its own cluster or its uncertainty apart,
-which is no more than its width. So every quantile, on any input, for ever, is within `rank_error`.
-Greenwald and Khanna keep twice that width [3] and may then answer only with bounds; half of it lets
-any value inside be the answer, so we can interpolate (docs/decisions/0001).
+Clusters are split where a batch would break it, and joined only where it allows. Now ask for the
+value of rank t. Either the answer lies inside a cluster, and the interval from `low` to `high`
+holds both t and the truth about the answer: they are at most `width` apart. Or it is a bound, and
+t lies between the counts believed to be below and up to it. The one is in the interval of the
+cluster to its left, the other in that to its right, so t is off by at most the larger of two
+widths. Thus every quantile, of any input, at any time, is within `rank_error`.
 
-Interpolating is what makes the estimate so much better than the proof: of its uncertainty, a bound
-remembers the part it believes to lie below it, as read off the straight line when it was new. On
-smooth data the true error is then about a hundredth of the bound.
+This is the invariant of Greenwald and Khanna [3]. They let clusters be twice as wide, and then may
+answer only with bounds. Half as wide, any value inside will do, and we may interpolate: errors on
+smooth data are then about a hundredth of what is proven (docs/decisions/0001-half-as-wide.md).
+Interpolation needs a belief: of its uncertainty, a bound remembers the part believed to lie below
+it, as read off the straight line when it became a bound.
 
-Without a theorem, but measured in `benchmarks/digest.py`: joining while half of the room that is
-left would be used up keeps about 1.6 / rank_error clusters on friendly data...
+How large it gets
+-----------------
+Joining leaves a part of the room under the limit free, and the more certain a bound, the more. A
+rule much like it is proven to keep O(log(rank_error * count) / rank_error) clusters [4]. For ours
+this is measured: `python -m benchmarks.digest sizes`, rank_error 0.001, two million values, asked
+after each 1,000 and, in brackets, after each 20,000; the most clusters at any time, times
+rank_error:
 
-[1] T. Dunning, O. Ertl: Computing extremely accurate quantiles using t-digests, 2019.
-    Ours is k0, the flat scale function.
+    calm, pareto, huge, subnormals, tiny beside a giant   2.0 (1.6)
+    sorted up or down, zig-zag, staggered drift           2.8 (2.6)
+    bursts 3.9 (2.9)     drift 4.6 (4.2)     sine 6.1 (3.7)     inward 14.1 (8.9)
+    one, two or five values                               1, 2 or 5 clusters, and exact
+
+A cluster takes 48 bytes here and about 23 in `to_bytes`. The buffer comes on top: 8 bytes for each
+of 32 / rank_error values, at least 128 KiB and at most 1 MiB, once that many were added unasked.
+
+[1] T. Dunning, O. Ertl: Computing extremely accurate quantiles using t-digests, 2019. Their scale
+    function k0, the flat one, is ours.
 [2] G. Cormode, A. Mishra, J. Ross, P. Vesely: Theory meets practice at the median, KDD 2021.
 [3] M. Greenwald, S. Khanna: Space-efficient online computation of quantile summaries, SIGMOD 2001.
+[4] E. Gribelyuk, P. Sawettamalya, H. Wu, H. Yu: Simple & optimal quantile sketch, SIGMOD 2024.
 """
 
 import math
@@ -73,11 +89,25 @@ from shared.clusters import NONE, ROWS, Clusters, Side
 from shared.values import EXACT_MAX, Floats, as_values
 
 Many: TypeAlias = Sequence[float] | NDArray[Any]
-
 Counts: TypeAlias = NDArray[np.int64]
+Widths: TypeAlias = tuple[str, ...]
 
 RANK_ERROR_MIN = 1e-6
-Widths: TypeAlias = tuple[str, ...]
+
+# The buffer is FLUSH / rank_error values, within the limits. Batches of 10,000, ns a value and, in
+# brackets, clusters * rank_error, `python -m benchmarks.digest constants`, here for calm and drift:
+#   rank_error 0.0005:  FLUSH      8   31 (1.8), 45 (4.3)     16   19 (1.6), 30 (4.0)
+#                                 32   14 (1.5), 23 (3.9)     64   13 (1.3), 19 (3.7)
+#   rank_error 0.01:    FLUSH_MIN  4,096   31 (1.6), 35 (4.1)    8,192   18 (1.4), 21 (4.0)
+#                                 16,384   12 (1.3), 14 (3.9)   32,768   10 (1.3), 11 (4.2)
+FLUSH, FLUSH_MIN, FLUSH_MAX = 32, 16_384, 131_072
+
+# Join again when clusters times values have grown by so much: both what joining could win and what
+# it costs. As above, for drift and inward at 0.0005:
+#   1     32 (3.9), 52 (7.6)     1.25   22 (3.9), 38 (8.0)
+#   1.5   20 (4.0), 32 (9.1)     2      19 (4.8), 28 (12.6)
+JOIN_GROWTH = 1.25
+
 REAL: Widths = ("<f8",)
 WHOLE: Widths = ("<u1", "<u2", "<u4", "<u8")
 LAYOUT = {
@@ -88,9 +118,6 @@ LAYOUT = {
     "uncertainty": WHOLE,
     "believed": WHOLE,
 }
-
-JOIN_GROWTH = 1.5
-FLUSH, FLUSH_MIN, FLUSH_MAX = 32, 16_384, 131_072
 
 
 class MalformedDigest(ValueError):
