@@ -3,7 +3,7 @@
 # Nothing is installed outside .venv, and nothing is needed but make and Python 3.11 or newer.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test check lint types clean
+.PHONY: help setup test check lint types grid bench clean
 
 CANDIDATES := python3 python3.14 python3.13 python3.12 python3.11
 NEW_ENOUGH := -c 'import sys; sys.exit(sys.version_info < (3, 11))'
@@ -43,6 +43,16 @@ lint: setup ## mend formatting and what ruff can mend
 
 types: setup ## check the types
 	$(BIN)/mypy
+
+grid: setup ## test every stream, rank error and batch size, not a sample (five minutes)
+	$(BIN)/python -m pytest --grid --durations=5
+
+bench: .venv/bench ## measure the digest beside its peers, in one run (half a minute)
+	$(BIN)/python -m benchmarks.digest peers
+
+.venv/bench: .venv/ready
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
+	@touch $@
 
 clean: ## remove .venv and every cache
 	rm -rf .venv .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache *.egg-info

@@ -2,6 +2,7 @@
 
     python -m benchmarks.digest peers      beside fastdigest, crick and DataSketches KLL, in one run
     python -m benchmarks.digest sizes      clusters held and errors made on every named stream
+    python -m benchmarks.digest merges     clusters held after merging many digests
     python -m benchmarks.digest constants  what other values of the constants would cost
 
 The machine may be busy: each time is the best of several rounds, every contender takes its turn in
@@ -219,6 +220,34 @@ def sizes(rank_error: float = 0.001, values: int = 2_000_000) -> None:
             proven = digest.rank_error / rank_error
             row = (most * rank_error, proven, errors.max(), errors.mean())
             table.add_row(name, f"{batch:,}", *(f"{number:.3f}" for number in row))
+    out.print(table)
+
+
+@app.command()
+def merges(rank_error: float = 0.001, values: int = 20_000) -> None:
+    """Clusters held after merging digests one after the other, and as a balanced tree."""
+    table = Table(
+        title=f"clusters * rank_error, rank_error {rank_error}, {values:,} values a digest"
+    )
+    for heading in ("stream", "digests", "one after the other", "as a tree", "proven", "without"):
+        table.add_column(heading, justify="left" if heading == "stream" else "right")
+    for name in ("calm", "drift", "inward"):
+        for digests in (4, 16, 64, 256):
+            given = STREAMS[name](digests * values, np.random.default_rng(1))
+            parts, whole = np.split(given, digests), Digest(rank_error)
+            whole.add(given)
+            row, tree = Digest(rank_error), [Digest(rank_error) for _ in parts]
+            for part, digest in zip(parts, tree, strict=True):
+                digest.add(part)
+                row.merge(digest)
+            while len(tree) > 1:
+                for one, other in zip(tree[::2], tree[1::2], strict=True):
+                    one.merge(other)
+                tree = tree[::2]
+            proven = max(row.rank_error, tree[0].rank_error) / rank_error
+            numbers = [len(digest.clusters) * rank_error for digest in (row, tree[0])]
+            cells = (*numbers, proven, len(whole.clusters) * rank_error)
+            table.add_row(name, str(digests), *(f"{number:.2f}" for number in cells))
     out.print(table)
 
 
