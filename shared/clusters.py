@@ -54,15 +54,23 @@ ROWS = 6
 ROOM = 0.8
 
 
+def _frozen(row: Floats) -> Floats:
+    row.flags.writeable = False
+    return row
+
+
 @dataclass(frozen=True, eq=False)
 class Clusters:
     rows: Floats
 
     def __post_init__(self) -> None:
-        self.rows.flags.writeable = False
+        _frozen(self.rows)
 
     def __len__(self) -> int:
         return len(self.bound)
+
+    def __repr__(self) -> str:
+        return f"<{len(self)} clusters of {self.count} values, the widest of {self.widest}>"
 
     @property
     def bound(self) -> Floats:
@@ -98,15 +106,15 @@ class Clusters:
 
     @cached_property
     def low(self) -> Floats:
-        return self.weight.cumsum()
+        return _frozen(self.weight.cumsum())
 
     @cached_property
     def high(self) -> Floats:
-        return self.low - self.copies + self.uncertainty
+        return _frozen(self.low - self.copies + self.uncertainty)
 
     @cached_property
     def width(self) -> Floats:
-        return self.weight - self.copies + self.uncertainty
+        return _frozen(self.weight - self.copies + self.uncertainty)
 
     @cached_property
     def widest(self) -> int:
@@ -115,11 +123,11 @@ class Clusters:
 
     @cached_property
     def upto(self) -> Floats:
-        return self.low + self.believed
+        return _frozen(self.low + self.believed)
 
     @cached_property
     def below(self) -> Floats:
-        return self.upto - self.copies
+        return _frozen(self.upto - self.copies)
 
     def proven_count(self, x: Floats, side: Side) -> tuple[Floats, Floats]:
         """At least and at most so many values are <= x (`right`) or < x (`left`)."""
@@ -166,7 +174,7 @@ class Clusters:
         fresh[BELIEVED] = np.rint(self.believed_count(at, "right")) - low
         return Clusters(np.insert(self.rows, index, fresh, axis=1))
 
-    def needed(self, batch: Floats, limit: int) -> Floats:
+    def bounds_needed(self, batch: Floats, limit: int) -> Floats:
         """The values of a sorted batch that must be bounds before the clusters may receive it.
 
         Those are its ends, where they lie beyond the first and the last bound, and enough of what
@@ -262,10 +270,8 @@ def _ranks(batch: Floats, x: Floats) -> tuple[NDArray[np.int64], NDArray[np.int6
     """How many values of a sorted batch are < x, and how many <= x."""
     first = batch.searchsorted(x)
     last = first.copy()
-    equal = np.flatnonzero(
-        batch.take(first, mode="clip") == x
-    )  # few, so the second search is short
-    last[equal] = batch.searchsorted(x[equal], "right")
+    equal = np.flatnonzero(batch.take(first, mode="clip") == x)
+    last[equal] = batch.searchsorted(x[equal], "right")  # mostly few, so a short search
     return first, last
 
 

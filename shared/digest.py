@@ -78,7 +78,7 @@ of 32 / rank_error values, at least 128 KiB and at most 1 MiB, once that many we
 
 import math
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Self, TypeAlias, overload
 
 import msgpack
@@ -128,6 +128,7 @@ class Digest:
     """Quantiles of everything added, each with a rank error proven to be at most `rank_error`.
 
     Exact, with `rank_error` 0, while there are at most 2 / rank_error distinct values.
+    Values are buffered; a question first gives the buffer to the clusters. Not for several threads.
     """
 
     def __init__(self, rank_error: float = 0.0005) -> None:
@@ -142,6 +143,10 @@ class Digest:
 
     def __repr__(self) -> str:
         return f"<Digest of {self.count} values, rank error at most {self.rank_error_max}>"
+
+    def __reduce__(self) -> tuple[Callable[[bytes], Self], tuple[bytes]]:
+        """Copies and pickles are what `from_bytes` makes of `to_bytes`."""
+        return type(self).from_bytes, (self.to_bytes(),)
 
     def add(self, values: ArrayLike) -> None:
         """Add a number, or a one-dimensional array-like of any length: all of it, or none.
@@ -284,17 +289,14 @@ class Digest:
 
     def _flush(self) -> None:
         if self._buffer:
-            batch = np.frombuffer(self._buffer)
-            batch.sort()
-            self._receive(batch)
-            del batch  # which shares the buffer's memory
+            self._receive(np.sort(np.frombuffer(self._buffer)))
             del self._buffer[:]
 
     def _receive(self, batch: Floats) -> None:
         """While all is exact it stays so, each new value a bound, until there are too many."""
         clusters = self._clusters
         limit = self._limit(clusters.count + len(batch)) if clusters.widest else 0
-        self._hold(clusters.split(clusters.needed(batch, limit)).received(batch))
+        self._hold(clusters.split(clusters.bounds_needed(batch, limit)).received(batch))
 
     def _hold(self, clusters: Clusters) -> None:
         """The one place where clusters become the digest's own, and where the rule is kept."""

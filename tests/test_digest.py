@@ -1,6 +1,8 @@
 """What a digest answers, refuses and remembers."""
 
+import copy
 import math
+import pickle
 import statistics
 from collections.abc import Callable
 
@@ -126,7 +128,29 @@ def test_a_rank_error_that_cannot_be_promised_is_refused(rank_error: float) -> N
 
 
 def test_it_says_what_it_is() -> None:
-    assert repr(digest_of([1.0, 2.0])) == "<Digest of 2 values, rank error at most 0.0005>"
+    digest = digest_of([1.0, 2.0])
+    assert repr(digest) == "<Digest of 2 values, rank error at most 0.0005>"
+    assert repr(digest.clusters) == "<2 clusters of 2 values, the widest of 0>"
+
+
+def pickled(digest: Digest) -> Digest:
+    again: Digest = pickle.loads(pickle.dumps(digest))  # noqa: S301  our own, made just now
+    return again
+
+
+@pytest.mark.parametrize("clone", [copy.copy, copy.deepcopy, pickled])
+def test_a_copy_goes_its_own_way(clone: Callable[[Digest], Digest]) -> None:
+    digest = digest_of([1.0, 2.0])
+    other = clone(digest)
+    other.add(9.0)
+    assert (digest.count, digest.max, other.count, other.max) == (2, 2.0, 3, 9.0)
+
+
+def test_the_clusters_it_shows_cannot_be_changed() -> None:
+    clusters = digest_of([1.0, 2.0]).clusters
+    for row in (clusters.rows, clusters.low, clusters.high, clusters.width, clusters.below):
+        with pytest.raises(ValueError, match="read-only"):
+            row[0] = 1
 
 
 # --- what it accepts ----------------------------------------------------------------------------
