@@ -44,7 +44,7 @@ lint: setup ## mend formatting and what ruff can mend
 types: setup ## check the types
 	$(BIN)/mypy
 
-grid: setup ## test every stream, rank error and batch size, not a sample (five minutes)
+grid: setup ## test every stream, rank error and batch size, not a sample (six minutes)
 	$(BIN)/python -m pytest --grid --durations=5
 
 bench: .venv/bench ## measure the digest beside its peers, in one run (half a minute)

@@ -1,8 +1,8 @@
-"""Clusters of values, and the four things that happen to them: split, receive, union, join.
+"""Clusters of values, and the four things that happen to them: split, receive, merge, join.
 
 The theory - what a cluster is and why its counts are proven - opens `digest.py`. This file is its
-arithmetic. `Clusters` is a value: six rows of float64, a column a cluster, ordered by bound, never
-changed once made. Whole numbers up to 2**53 are exact in them, and the digest counts no further.
+arithmetic. `Clusters` is a value, never changed once made: a table of float64, six fields of each
+cluster, in the order of their bounds. Whole numbers up to 2**53 are exact in it.
 
     bound          the largest value in the cluster, and one really received; no two are equal
     mean           of the values in the cluster
@@ -43,8 +43,10 @@ from shared.values import EXACT_MAX, Floats
 Side: TypeAlias = Literal["left", "right"]
 """Which count: `left` counts the values < x, `right` those <= x, as `numpy.searchsorted` says."""
 
-BOUND, MEAN, WEIGHT, COPIES, UNCERTAINTY, BELIEVED = range(6)
-ROWS = 6
+FIELDS = ("bound", "mean", "weight", "copies", "uncertainty", "believed")
+BOUND, MEAN, WEIGHT, COPIES, UNCERTAINTY, BELIEVED = range(len(FIELDS))
+
+COUNT_MAX = EXACT_MAX - 1  # so that a sum in float64 that is no larger is exact
 
 # The part of the room left under the limit that a split or a join may use up. In what stays free
 # the next values land without a split, and merged clusters join. Clusters * rank_error for calm
@@ -54,17 +56,21 @@ ROWS = 6
 ROOM = 0.8
 
 
-def _frozen(row: Floats) -> Floats:
-    row.flags.writeable = False
-    return row
+# What overflows here is looked at afterwards, whatever the caller's own settings say of it.
+quietly = np.errstate(all="ignore")
+
+
+def _frozen(array: Floats) -> Floats:
+    array.flags.writeable = False
+    return array
 
 
 @dataclass(frozen=True, eq=False)
 class Clusters:
-    rows: Floats
+    table: Floats
 
     def __post_init__(self) -> None:
-        _frozen(self.rows)
+        _frozen(self.table)
 
     def __len__(self) -> int:
         return len(self.bound)
@@ -74,31 +80,31 @@ class Clusters:
 
     @property
     def bound(self) -> Floats:
-        return self._row(BOUND)
+        return self._field(BOUND)
 
     @property
     def mean(self) -> Floats:
-        return self._row(MEAN)
+        return self._field(MEAN)
 
     @property
     def weight(self) -> Floats:
-        return self._row(WEIGHT)
+        return self._field(WEIGHT)
 
     @property
     def copies(self) -> Floats:
-        return self._row(COPIES)
+        return self._field(COPIES)
 
     @property
     def uncertainty(self) -> Floats:
-        return self._row(UNCERTAINTY)
+        return self._field(UNCERTAINTY)
 
     @property
     def believed(self) -> Floats:
-        return self._row(BELIEVED)
+        return self._field(BELIEVED)
 
-    def _row(self, which: int) -> Floats:
-        row: Floats = self.rows[which]
-        return row
+    def _field(self, which: int) -> Floats:
+        field: Floats = self.table[which]
+        return field
 
     @cached_property
     def count(self) -> int:
@@ -142,7 +148,7 @@ class Clusters:
         fewest, most = _after(0, self.upto)[index], np.append(self.below, self.count)[index]
         left = self.bound.take(index - 1, mode="clip")
         right = self.bound.take(index, mode="clip")
-        count: Floats = np.minimum(fewest + (most - fewest) * _share(x, left, right), most)
+        count: Floats = fewest + (most - fewest) * _share(x, left, right)
         return count
 
     def value_at(self, rank: Floats) -> Floats:
@@ -150,7 +156,7 @@ class Clusters:
 
         On a flat stretch, where any value between two bounds would do, it is the midpoint.
         """
-        index = self.upto.searchsorted(rank)
+        index = self.upto.searchsorted(rank)  # if 0, both ends of the ramp are the first bound
         left, right = self.bound.take(index - 1, mode="clip"), self.bound[index]
         beyond = self.bound.take(index + 1, mode="clip")
         start = self.upto.take(index - 1, mode="clip")
@@ -168,17 +174,19 @@ class Clusters:
         """
         index = self.bound.searchsorted(at)
         low, width = _after(0, self.low)[index], np.append(self.width, 0)[index]
-        fresh = np.zeros((ROWS, len(at)))
+        fresh = np.zeros((len(FIELDS), len(at)))
         fresh[BOUND] = fresh[MEAN] = at
         fresh[UNCERTAINTY] = width
         fresh[BELIEVED] = np.rint(self.believed_count(at, "right")) - low
-        return Clusters(np.insert(self.rows, index, fresh, axis=1))
+        return Clusters(np.insert(self.table, index, fresh, axis=1))
 
     def bounds_needed(self, batch: Floats, limit: int) -> Floats:
         """The values of a sorted batch that must be bounds before the clusters may receive it.
 
-        Those are its ends, where they lie beyond the first and the last bound, and enough of what
-        falls inside a cluster to keep it, and each part it is split into, within the limit.
+        Those are its ends, where they lie beyond the first and the last bound, and where a cluster
+        would become too wide, each `step`th of the values that fall inside. Each part is then
+        as wide as the cluster was, plus the values between two that were picked: fewer than `step`,
+        so that it keeps within the limit.
         """
         first, last = _ranks(batch, self.bound)
         start, stop = _after(0, last), np.append(first, len(batch))
@@ -193,31 +201,32 @@ class Clusters:
             ends = ends[(ends < self.bound[0]) | (ends > self.bound[-1])]
         return np.unique(np.append(batch[position], ends)) + 0.0  # so that -0.0 never is a bound
 
+    @quietly
     def received(self, batch: Floats) -> "Clusters":
         """Each value of a sorted batch goes to the first cluster whose bound is not below it."""
         first, last = _ranks(batch, self.bound)
         landed = np.diff(last, prepend=0)
         busy = np.flatnonzero(landed)
-        rows = self.rows.copy()
-        rows[COPIES] += last - first
-        rows[WEIGHT] += landed
-        with np.errstate(over="ignore", invalid="ignore"):
-            total = np.add.reduceat(batch, (last - landed)[busy])
-            total += self.mean[busy] * self.weight[busy]
-        rows[MEAN, busy] = _mean(total, rows[WEIGHT, busy], rows[BOUND, busy])
-        return Clusters(rows)
+        table = self.table.copy()
+        table[COPIES] += last - first
+        table[WEIGHT] += landed
+        total = np.add.reduceat(batch, (last - landed)[busy])
+        total += self.mean[busy] * self.weight[busy]
+        table[MEAN, busy] = _mean(total, table[WEIGHT, busy], table[BOUND, busy])
+        return Clusters(table)
 
-    def union(self, other: "Clusters") -> "Clusters":
+    @quietly
+    def merged(self, other: "Clusters") -> "Clusters":
         """Both, each split at the other's bounds: then all that is known simply adds up."""
         mine = self.split(np.setdiff1d(other.bound, self.bound, assume_unique=True))
         theirs = other.split(np.setdiff1d(self.bound, other.bound, assume_unique=True))
-        rows = mine.rows.copy()
-        rows[WEIGHT:] += theirs.rows[WEIGHT:]
-        with np.errstate(over="ignore", invalid="ignore"):
-            total = mine.mean * mine.weight + theirs.mean * theirs.weight
-        rows[MEAN] = _mean(total, rows[WEIGHT], rows[BOUND])
-        return Clusters(rows)
+        table = mine.table.copy()
+        table[WEIGHT:] += theirs.table[WEIGHT:]
+        total = mine.mean * mine.weight + theirs.mean * theirs.weight
+        table[MEAN] = _mean(total, table[WEIGHT], table[BOUND])
+        return Clusters(table)
 
+    @quietly
     def joined(self, limit: int) -> "Clusters":
         """Join neighbours from the left, each time as many as leave the room they should.
 
@@ -229,25 +238,24 @@ class Clusters:
         reach = needs_low.searchsorted(self.low, "right") - 1
         kept = _strides(np.maximum(reach, np.arange(1, len(self) + 1)))
         start = _after(0, kept[:-1] + 1)
-        rows = self.rows[:, kept]
-        rows[WEIGHT] = np.add.reduceat(self.weight, start)
-        with np.errstate(over="ignore", invalid="ignore"):
-            total = np.add.reduceat(self.mean * self.weight, start)
-        rows[MEAN] = _mean(total, rows[WEIGHT], rows[BOUND])
-        return Clusters(rows)
+        table = self.table[:, kept]
+        table[WEIGHT] = np.add.reduceat(self.weight, start)
+        total = np.add.reduceat(self.mean * self.weight, start)
+        table[MEAN] = _mean(total, table[WEIGHT], table[BOUND])
+        return Clusters(table)
 
     def flaw(self) -> str | None:
         """What no digest could have made of any input, in words; None where all is well."""
-        counts = self.rows[WEIGHT:]
+        counts = self.table[WEIGHT:]
         laws = {
-            "there is a number that is not finite": np.isfinite(self.rows).all(),
+            "there is a number that is not finite": np.isfinite(self.table).all(),
             "the bounds are not in order": (self.bound[1:] > self.bound[:-1]).all(),
             "there is a count that is negative or not whole": (
                 (counts == np.floor(counts)) & (counts >= 0)
             ).all(),
             "a cluster does not hold its own bound": (self.copies >= 1).all(),
             "a cluster holds more copies than values": (self.copies <= self.weight).all(),
-            "there are more values than can be counted": self.weight.sum() <= EXACT_MAX,
+            "there are more values than can be counted": not len(self) or self.low[-1] <= COUNT_MAX,
             "an uncertainty is more than the values there are": (
                 self.uncertainty <= self.count - self.low
             ).all(),
@@ -259,11 +267,11 @@ class Clusters:
         return next((flaw for flaw, kept in laws.items() if not kept), None)
 
 
-NONE = Clusters(np.empty((ROWS, 0)))
+NONE = Clusters(np.empty((len(FIELDS), 0)))
 
 
-def _after(first: float, row: NDArray[Any]) -> NDArray[Any]:
-    return np.concatenate(([first], row))
+def _after(first: float, rest: NDArray[Any]) -> NDArray[Any]:
+    return np.concatenate(([first], rest))
 
 
 def _ranks(batch: Floats, x: Floats) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -289,28 +297,28 @@ def _mean(total: Floats, weight: Floats, bound: Floats) -> Floats:
     return np.where(np.isfinite(total), total / weight, bound)
 
 
+@quietly
 def _share(x: Floats, left: Floats, right: Floats) -> Floats:
     """How much of the way from left to right is done at x: 0 to 1, never less for a larger x."""
-    with np.errstate(all="ignore"):
-        scale = np.where(np.isfinite(right - left), 1.0, 0.5)
-        share = (x * scale - left * scale) / (right * scale - left * scale)
+    scale = np.where(np.isfinite(right - left), 1.0, 0.5)
+    share = (x * scale - left * scale) / (right * scale - left * scale)
     return np.clip(np.nan_to_num(share), 0, 1)
 
 
+@quietly
 def _between(left: Floats, right: Floats, share: Floats) -> Floats:
     """The value that much of the way: within [left, right], never less for a larger share.
 
     Rounding keeps the order in both forms, and neither overflows where it is used: the first adds
     two terms that both rise with the share, the second has a difference of like signs.
     """
-    with np.errstate(over="ignore"):
-        apart = left * (1 - share) + right * share
-        near = left + (right - left) * share
+    apart = left * (1 - share) + right * share
+    near = left + (right - left) * share
     inside = np.clip(np.where((left < 0) & (right > 0), apart, near), left, right)
     return np.where(share < 1, inside, right)
 
 
+@quietly
 def _midpoint(left: Floats, right: Floats) -> Floats:
-    with np.errstate(over="ignore"):
-        plain = (left + right) / 2
+    plain = (left + right) / 2
     return np.where(np.isfinite(plain), plain, left / 2 + right / 2)

@@ -25,16 +25,23 @@ do. So for x between two neighbouring bounds both counts lie between `low` of th
 
 A cluster of equal values is all copies. Its width is its uncertainty, mostly 0: nobody flags it.
 
+Of its uncertain values, a bound **believes** some number to lie below it. It may be wrong, but
+keeps within what is proven, and in order with its neighbours:
+
+    0 <= believed <= uncertainty
+    low + believed  <=  (low - copies + believed) of the next cluster
+
 Why it stays true
 -----------------
 *Receiving.* A value goes to the first cluster whose bound is not below it. It is then in no cluster
-later than a bound above it, so each uncertainty stands as it is, and each bound has counted the
-batch exactly, on either side.
+later than a bound above it, so uncertainty and belief stand as they are, and each bound has counted
+the batch exactly, on either side.
 *Splitting.* A new bound inside a cluster starts with no values of its own, and with the width of
-the cluster as its uncertainty: so many earlier values may lie on either side of it.
+the cluster as its uncertainty: so many earlier values may lie on either side of it. It believes
+what a straight line through the cluster says, rounded to a whole number.
 *Joining.* Neighbours become one by dropping the bound of the left. Nothing else changes.
-*Merging.* Digests that are split at each other's bounds have the same bounds; then weights, copies
-and uncertainties add up.
+*Merging.* Digests that are split at each other's bounds have the same bounds; then weights, copies,
+uncertainties and beliefs add up.
 
 Why one rule suffices
 ---------------------
@@ -48,46 +55,51 @@ cluster to its left, the other in that to its right, so t is off by at most the 
 widths. Thus every quantile, of any input, at any time, is within `rank_error`.
 
 This is the invariant of Greenwald and Khanna [3]. They let clusters be twice as wide, and then may
-answer only with bounds. Half as wide, any value inside will do, and we may interpolate: errors on
-smooth data are then about a hundredth of what is proven (docs/decisions/0001-half-as-wide.md).
-Interpolation needs a belief: of its uncertainty, a bound remembers the part believed to lie below
-it, as read off the straight line when it became a bound.
+answer only with bounds. Half as wide, any value inside will do, and we may interpolate: on smooth
+data the mean error is about a hundredth of what is proven (docs/decisions/0001-half-as-wide.md).
 
 How large it gets
 -----------------
 Joining leaves a part of the room under the limit free, and the more certain a bound, the more. A
 rule much like it is proven to keep O(log(rank_error * count) / rank_error) clusters [4]. For ours
-this is measured: `python -m benchmarks.digest sizes`, rank_error 0.001, two million values, asked
-after each 1,000 and, in brackets, after each 20,000; the most clusters at any time, times
-rank_error:
+it is measured: clusters * rank_error, the most at any time, of two million values at rank_error
+0.001, asked after each 1,000 and, in brackets, each 20,000 (`python -m benchmarks.digest sizes`).
 
-    calm, pareto, huge, subnormals, tiny beside a giant   2.0 (1.6)
-    sorted up or down, zig-zag, staggered drift           2.8 (2.6)
-    bursts 3.9 (2.9)     drift 4.6 (4.2)     sine 6.1 (3.7)     inward 14.1 (8.9)
-    one, two or five values                               1, 2 or 5 clusters, and exact
+    calm, each its own mean, log-uniform, pareto, tiny beside a giant     2.0 (1.6)
+    subnormals, huge, atoms that come late                                2.0 (1.6)
+    atom in noise 1.8 (1.0)    zeros of both signs 1.5 (0.8)    two islands 2.1 (2.1)
+    sorted up, sorted down, zig-zag 2.6 (2.0)       staggered drift 2.7 (2.6)
+    bursts 3.9 (2.9)    drift 4.6 (4.2)    sine 6.1 (3.7)    inward 14.1 (8.9)
+    one value, two, five: 1, 2, 5 clusters, and exact
 
-A cluster takes 48 bytes here and about 23 in `to_bytes`. The buffer comes on top: 8 bytes for each
-of 32 / rank_error values, at least 128 KiB and at most 1 MiB, once that many were added unasked.
+The worst that a search over adaptive streams found is inward in small batches, with a question
+after each: about 2.2 ln(rank_error * count), so 17 to 24 in practice.
+
+A cluster takes 48 bytes here, about as much again while questions are asked, and about 23 in
+`to_bytes`. The buffer comes on top: 8 bytes for each of 32 / rank_error values, at least 128 KiB
+and at most 1 MiB, once that many were added unasked.
 
 [1] T. Dunning, O. Ertl: Computing extremely accurate quantiles using t-digests, 2019. Their scale
     function k0, the flat one, is ours.
 [2] G. Cormode, A. Mishra, J. Ross, P. Vesely: Theory meets practice at the median, KDD 2021.
 [3] M. Greenwald, S. Khanna: Space-efficient online computation of quantile summaries, SIGMOD 2001.
-[4] E. Gribelyuk, P. Sawettamalya, H. Wu, H. Yu: Simple & optimal quantile sketch, SIGMOD 2024.
+[4] E. Gribelyuk, P. Sawettamalya, H. Wu, H. Yu: Simple & optimal quantile sketch: combining
+    Greenwald-Khanna with Khanna-Greenwald, SIGMOD 2024.
 """
 
 import math
 from array import array
 from collections.abc import Callable, Sequence
-from typing import Any, Self, TypeAlias, overload
+from typing import Any, Self, TypeAlias, cast, overload
 
 import msgpack
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from shared.clusters import NONE, ROWS, Clusters, Side
-from shared.values import EXACT_MAX, Floats, as_values
+from shared.clusters import COUNT_MAX, FIELDS, NONE, Clusters, Side
+from shared.values import EXACT_MAX, BadValue, Floats, as_values
 
+One: TypeAlias = float | np.floating[Any] | np.integer[Any]
 Many: TypeAlias = Sequence[float] | NDArray[Any]
 Counts: TypeAlias = NDArray[np.int64]
 Widths: TypeAlias = tuple[str, ...]
@@ -102,22 +114,15 @@ RANK_ERROR_MIN = 1e-6
 #                                 16,384   12 (1.3), 14 (3.9)   32,768   10 (1.3), 11 (4.2)
 FLUSH, FLUSH_MIN, FLUSH_MAX = 32, 16_384, 131_072
 
-# Join again when clusters times values have grown by so much: both what joining could win and what
-# it costs. As above, for drift and inward at 0.0005:
+# Join again once clusters times values have grown by this factor: with more clusters there is more
+# to gain, and with more values more is allowed. As above, for drift and inward at 0.0005:
 #   1     32 (3.9), 52 (7.6)     1.25   22 (3.9), 38 (8.0)
 #   1.5   20 (4.0), 32 (9.1)     2      19 (4.8), 28 (12.6)
 JOIN_GROWTH = 1.25
 
 REAL: Widths = ("<f8",)
 WHOLE: Widths = ("<u1", "<u2", "<u4", "<u8")
-LAYOUT = {
-    "bound": REAL,
-    "mean": REAL,
-    "weight": WHOLE,
-    "copies": WHOLE,
-    "uncertainty": WHOLE,
-    "believed": WHOLE,
-}
+LAYOUT = {field: REAL if field in {"bound", "mean"} else WHOLE for field in FIELDS}
 
 
 class MalformedDigest(ValueError):
@@ -127,19 +132,20 @@ class MalformedDigest(ValueError):
 class Digest:
     """Quantiles of everything added, each with a rank error proven to be at most `rank_error`.
 
-    Exact, with `rank_error` 0, while there are at most 2 / rank_error distinct values.
-    Values are buffered; a question first gives the buffer to the clusters. Not for several threads.
+    Exact, with `rank_error` 0, while there are at most 2 / rank_error distinct values (and no
+    coarser digest was merged that was not exact). Values are buffered; a question first gives the
+    buffer to the clusters, which takes about 0.2 ms however few they are, and may change later
+    answers within what is proven. Not for several threads at once.
     """
 
     def __init__(self, rank_error: float = 0.0005) -> None:
-        if not RANK_ERROR_MIN <= rank_error < 0.5:
+        self._rank_error_max = float(rank_error)
+        if not RANK_ERROR_MIN <= self._rank_error_max < 0.5:
             range_ = f"from {RANK_ERROR_MIN} to below 0.5"
             raise ValueError(f"rank_error must be {range_}, not {rank_error}")
-        self.rank_error_max = float(rank_error)
-        self._clusters = NONE
-        self._joined_at = 0
         self._buffer = array("d")
-        self._buffer_most = min(max(FLUSH_MIN, int(FLUSH / rank_error)), FLUSH_MAX)
+        self._joined_at = 0.0
+        self._keep(NONE)
 
     def __repr__(self) -> str:
         return f"<Digest of {self.count} values, rank error at most {self.rank_error_max}>"
@@ -149,41 +155,51 @@ class Digest:
         return type(self).from_bytes, (self.to_bytes(),)
 
     def add(self, values: ArrayLike) -> None:
-        """Add a number, or a one-dimensional array-like of any length: all of it, or none.
+        """Add a number, or a one-dimensional array-like of any length.
 
-        `BadValue`, a `ValueError`, names the first position that does not hold a value.
+        If one is not a value, none is added: `BadValue`, a `ValueError`, names the first.
         """
-        buffer = self._buffer
-        if type(values) is float and values * 0.0 == 0.0:  # finite: inf * 0 and NaN * 0 are NaN
-            buffer.append(values)
+        buffer, one = self._buffer, cast("Any", values)
+        if type(one) is float and one * 0.0 == 0.0 and len(buffer) < self._buffer_most:
+            buffer.append(one)  # the quick way: a float, finite (inf * 0 is NaN), and room for it
+        elif type(one) in {float, int, np.float64} and abs(one) <= EXACT_MAX:
+            self._make_room(1)
+            self._buffer.append(one)
         else:
-            batch = as_values(values)
-            while len(batch) > (room := self._buffer_most - len(buffer)):
-                buffer.frombytes(batch[:room].view(np.uint8).data)
-                self._flush()
-                batch = batch[room:]
-            buffer.frombytes(batch.view(np.uint8).data)
-        if len(buffer) == self._buffer_most:
+            self._add_batch(as_values(values))
+
+    def _add_batch(self, batch: Floats) -> None:
+        self._make_room(len(batch))
+        while len(batch) > (room := self._buffer_most - len(self._buffer)):
+            self._buffer.frombytes(batch[:room].view(np.uint8).data)
             self._flush()
+            batch = batch[room:]
+        self._buffer.frombytes(batch.view(np.uint8).data)
 
     def merge(self, other: "Digest") -> None:
         """Add all that the other digest has seen. Costs clusters, never certainty.
 
-        Uncertainties add up, which leaves less room to join. Of calm data, 256 merged digests hold
-        13 / rank_error clusters, merged in pairs, then pairs of pairs, 40 / rank_error; one that
-        was given all the values holds 1.5 / rank_error (`python -m benchmarks.digest merges`).
-        They join again as values come. A coarser digest is refused with a `ValueError`, and nothing
-        changes, where it would break this one's promise.
+        Uncertainties add up and leave less room to join. One after the other, 256 digests of calm
+        or drifting data hold 13 to 20 / rank_error clusters; in pairs, then pairs of pairs, calm
+        ones 40, twice as many for each four times as many digests; `python -m benchmarks.digest
+        merges` shows it. At worst clusters just add up: each digest may have one wide cluster where
+        all others have their values. They join again as values come.
+        A coarser digest is refused with a `ValueError`, and nothing changes, where clusters would
+        be wider than this one allows.
         """
-        if self.count + other.count > EXACT_MAX:
-            raise ValueError("more than 2**53 values: too many to count")
-        self._hold(self.clusters.union(other.clusters))
+        self._check_count(other.count)
+        self._keep(self._joined(self.clusters.merged(other.clusters)))
 
     @property
     def clusters(self) -> Clusters:
         """What is known, for those who compute with it; a value that never changes."""
         self._flush()
         return self._clusters
+
+    @property
+    def rank_error_max(self) -> float:
+        """The rank error asked for: that of any answer, now and later, is at most this."""
+        return self._rank_error_max
 
     @property
     def count(self) -> int:
@@ -199,46 +215,52 @@ class Digest:
 
     @property
     def rank_error(self) -> float:
-        """The rank error proven now, for every quantile, as a share of count; 0: all is exact."""
-        return self.clusters.widest / max(self.count, 1)
+        """What is proven now of every quantile, in ranks divided by count, rounded up; 0: exact."""
+        widest, count = self.clusters.widest, max(self.count, 1)
+        numerator, denominator = (widest / count).as_integer_ratio()
+        rounded_down = numerator * count < widest * denominator
+        return math.nextafter(widest / count, 1) if rounded_down else widest / count
 
     def median(self) -> float | None:
         return self.quantile(0.5)
 
     @overload
-    def quantile(self, q: float) -> float | None: ...
+    def quantile(self, q: One) -> float | None: ...
     @overload
     def quantile(self, q: Many) -> Floats | None: ...
-    def quantile(self, q: float | Many) -> float | Floats | None:
+    def quantile(self, q: One | Many) -> float | Floats | None:
         """The value whose rank is q * count, for one q or an array of them; None while empty."""
-        share = np.asarray(q, dtype=np.float64)
-        if not ((share >= 0) & (share <= 1)).all():
+        wanted = _points("q", q)
+        if not ((wanted >= 0) & (wanted <= 1)).all():
             raise ValueError(f"q must be from 0 to 1, not {q}")
         if self.count == 0:
             return None
-        values = self.clusters.value_at(share * self.count)
-        return values if share.ndim else float(values)
+        values = self.clusters.value_at(wanted * self.count)
+        return values if wanted.ndim else float(values)
 
     @overload
-    def rank(self, x: float, *, strict: bool = False) -> float: ...
+    def rank(self, x: One, *, strict: bool = False) -> float: ...
     @overload
     def rank(self, x: Many, *, strict: bool = False) -> Floats: ...
-    def rank(self, x: float | Many, *, strict: bool = False) -> float | Floats:
+    def rank(self, x: One | Many, *, strict: bool = False) -> float | Floats:
         """How many values are <= x, or if strict < x, by estimate; for one x or an array."""
-        points, side = _points(x), _side(strict)
-        counts = self.clusters.believed_count(points, side)
+        points = _points("x", x)
+        counts = self.clusters.believed_count(points, _side(strict))
         return counts if points.ndim else float(counts)
 
     @overload
-    def rank_bounds(self, x: float, *, strict: bool = False) -> tuple[int, int]: ...
+    def rank_bounds(self, x: One, *, strict: bool = False) -> tuple[int, int]: ...
     @overload
     def rank_bounds(self, x: Many, *, strict: bool = False) -> tuple[Counts, Counts]: ...
     def rank_bounds(
-        self, x: float | Many, *, strict: bool = False
+        self, x: One | Many, *, strict: bool = False
     ) -> tuple[int, int] | tuple[Counts, Counts]:
-        """At least and at most so many values are <= x, or if strict < x: this is proven."""
-        points, side = _points(x), _side(strict)
-        low, high = self.clusters.proven_count(points, side)
+        """At least and at most so many values are <= x, or if strict < x: this is proven.
+
+        The two are never more than rank_error * count apart.
+        """
+        points = _points("x", x)
+        low, high = self.clusters.proven_count(points, _side(strict))
         if points.ndim:
             return low.astype(np.int64), high.astype(np.int64)
         return int(low), int(high)
@@ -253,13 +275,14 @@ class Digest:
         return means[order], clusters.weight[order].astype(np.int64)
 
     def to_bytes(self) -> bytes:
-        """MessagePack of {"digest": 1, "rank_error": ..., and each row of the clusters by name}.
+        """MessagePack of {"digest": 1, "rank_error", "joined_at", and each field of the clusters}.
 
         Bounds and means are little-endian f8, counts the narrowest unsigned integers they fit.
         """
-        rows = zip(LAYOUT.items(), self.clusters.rows, strict=True)
-        packed = {name: _packed(row, widths) for (name, widths), row in rows}
-        data: bytes = msgpack.packb({"digest": 1, "rank_error": self.rank_error_max, **packed})
+        fields = zip(LAYOUT.items(), self.clusters.table, strict=True)
+        packed = {name: _packed(numbers, widths) for (name, widths), numbers in fields}
+        head = {"digest": 1, "rank_error": self.rank_error_max, "joined_at": self._joined_at}
+        data: bytes = msgpack.packb(head | packed)
         return data
 
     @classmethod
@@ -268,89 +291,106 @@ class Digest:
 
         Time and memory are of the order of the bytes given, whatever they claim to hold.
         """
-        rank_error, rows = _unpacked(data)
-        digest, clusters = cls(rank_error), Clusters(rows)
+        rank_error, joined_at, table = _unpacked(data)
+        digest, clusters = cls(rank_error), Clusters(table)
         flaw = clusters.flaw()
         if flaw is None and clusters.widest > digest._limit(clusters.count):
             flaw = "a cluster is wider than the rank error allows"
+        if flaw is None and not 0 <= joined_at <= len(clusters) * clusters.count:
+            flaw = "its clusters were joined when there were more"
         if flaw is not None:
             raise MalformedDigest(f"this digest contradicts itself: {flaw}")
-        digest._clusters = clusters
+        digest._joined_at = joined_at
+        digest._keep(clusters)
         return digest
-
-    @property
-    def _distinct_most(self) -> int:
-        return math.ceil(2 / self.rank_error_max)
 
     def _limit(self, count: int) -> int:
         """How wide a cluster may be: rank_error * count, rounded down, without a float's error."""
         numerator, denominator = self.rank_error_max.as_integer_ratio()
         return numerator * count // denominator
 
+    def _check_count(self, more: int) -> None:
+        if self.count + more > COUNT_MAX:
+            raise ValueError("a digest counts up to 2**53 - 1 values, and these would be more")
+
+    def _make_room(self, more: int) -> None:
+        self._check_count(more)
+        if len(self._buffer) >= self._buffer_most:
+            self._flush()
+
     def _flush(self) -> None:
         if self._buffer:
-            self._receive(np.sort(np.frombuffer(self._buffer)))
-            del self._buffer[:]
+            self._keep(self._received(np.sort(np.frombuffer(self._buffer))))
 
-    def _receive(self, batch: Floats) -> None:
+    def _keep(self, clusters: Clusters) -> None:
+        """Clusters that hold all there is: no value is buffered any more."""
+        most = min(max(FLUSH_MIN, int(FLUSH / self.rank_error_max)), FLUSH_MAX)
+        self._buffer_most = min(most, COUNT_MAX - clusters.count)
+        self._clusters, self._buffer = clusters, array("d")
+
+    def _received(self, batch: Floats) -> Clusters:
         """While all is exact it stays so, each new value a bound, until there are too many."""
         clusters = self._clusters
         limit = self._limit(clusters.count + len(batch)) if clusters.widest else 0
-        self._hold(clusters.split(clusters.bounds_needed(batch, limit)).received(batch))
+        return self._joined(clusters.split(clusters.bounds_needed(batch, limit)).received(batch))
 
-    def _hold(self, clusters: Clusters) -> None:
-        """The one place where clusters become the digest's own, and where the rule is kept."""
+    def _joined(self, clusters: Clusters) -> Clusters:
+        """These clusters, or fewer; and the one place that sees to the rule."""
         limit = self._limit(clusters.count)
         if clusters.widest > limit:
             proven = clusters.widest / clusters.count
             raise ValueError(f"too coarse: proves {proven:.3g}, not {self.rank_error_max:.3g}")
-        due = JOIN_GROWTH * self._joined_at
-        if len(clusters) > self._distinct_most and len(clusters) * clusters.count > due:
+        size = len(clusters) * clusters.count
+        if len(clusters) > 2 / self.rank_error_max and size > JOIN_GROWTH * self._joined_at:
             clusters = clusters.joined(limit)
-            self._joined_at = len(clusters) * clusters.count
-        self._clusters = clusters
+            self._joined_at = float(len(clusters) * clusters.count)
+        return clusters
 
 
-def _points(x: float | Many) -> Floats:
-    points = np.asarray(x, dtype=np.float64)
-    if np.isnan(points).any():
-        raise ValueError("x must be a number, not NaN")
-    return points
+def _points(name: str, given: One | Many) -> Floats:
+    try:
+        points = as_values(given, infinite=True)
+    except BadValue as error:
+        raise ValueError(f"{name}: {error}") from None
+    return points if np.ndim(given) else points.reshape(())
 
 
 def _side(strict: bool) -> Side:
     return "left" if strict else "right"
 
 
-def _packed(row: Floats, widths: Widths) -> bytes:
-    most = int(row.max(initial=0)) if len(widths) > 1 else 0
+def _packed(numbers: Floats, widths: Widths) -> bytes:
+    most = int(numbers.max(initial=0)) if widths is WHOLE else 0
     width = next(width for width in widths if np.can_cast(np.min_scalar_type(most), width))
-    return row.astype(width).tobytes()
+    return numbers.astype(width).tobytes()
 
 
-def _unpacked(data: bytes) -> tuple[float, Floats]:
-    """The rank error and the rows; what they say is for the caller to check."""
+def _unpacked(data: bytes) -> tuple[float, float, Floats]:
+    """The rank error, `joined_at` and the table; what they say is for the caller to check."""
     try:
         message = msgpack.unpackb(
-            data, max_map_len=2 + ROWS, max_array_len=0, max_ext_len=0, max_str_len=16
+            data, max_map_len=3 + len(FIELDS), max_array_len=0, max_ext_len=0, max_str_len=16
         )
         match message:
-            case {"digest": 1, "rank_error": float(rank_error), **rows} if (
-                rows.keys() == LAYOUT.keys() and RANK_ERROR_MIN <= rank_error < 0.5
-            ):
-                return rank_error, _unpacked_rows(rows)
-    except (ValueError, TypeError) as error:
+            case {
+                "digest": 1,
+                "rank_error": float(asked),
+                "joined_at": float(joined),
+                **fields,
+            } if fields.keys() == LAYOUT.keys() and RANK_ERROR_MIN <= asked < 0.5:
+                return asked, joined, _unpacked_table(fields)
+    except (ValueError, TypeError, BufferError) as error:
         raise MalformedDigest(f"not the MessagePack of a digest: {error}") from None
     raise MalformedDigest("not the MessagePack of a digest")
 
 
-def _unpacked_rows(rows: dict[Any, Any]) -> Floats:
-    clusters = len(rows["bound"]) // 8
-    return np.array([_unpacked_row(rows[name], clusters, LAYOUT[name]) for name in LAYOUT])
+def _unpacked_table(fields: dict[Any, Any]) -> Floats:
+    clusters = len(fields["bound"]) // 8
+    return np.array([_unpacked_field(fields[name], clusters, LAYOUT[name]) for name in FIELDS])
 
 
-def _unpacked_row(packed: bytes, clusters: int, widths: Widths) -> Floats:
+def _unpacked_field(packed: bytes, clusters: int, widths: Widths) -> Floats:
     for width in widths:
         if len(packed) == clusters * np.dtype(width).itemsize:
             return np.frombuffer(packed, width).astype(np.float64)
-    raise ValueError("its rows differ in length")
+    raise ValueError("its fields differ in length")

@@ -12,6 +12,7 @@ Rules for this file:
 
 import math
 from array import array
+from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -20,7 +21,14 @@ from numpy.typing import NDArray
 Floats: TypeAlias = NDArray[np.float64]
 
 EXACT_MAX = 2**53
-WORDS = {bool: "a boolean", np.bool_: "a boolean", str: "text", type(None): "missing"}
+WORDS: dict[type, str] = {
+    **dict.fromkeys((bool, np.bool_), "a boolean"),
+    **dict.fromkeys((str, np.str_), "text"),
+    **dict.fromkeys((bytes, np.bytes_, bytearray, memoryview), "bytes"),
+    np.datetime64: "a date",
+    np.timedelta64: "a duration",
+    type(None): "missing",
+}
 
 
 class BadValue(ValueError):
@@ -32,47 +40,53 @@ class BadValue(ValueError):
         self.position = position
 
 
-def as_values(given: object) -> Floats:
-    """A number or a one-dimensional array-like of numbers, as contiguous float64."""
+def as_values(given: object, *, infinite: bool = False) -> Floats:
+    """A number or a one-dimensional array-like of numbers, as contiguous float64.
+
+    With `infinite` these may be infinite: points to compare values with, not values.
+    """
     if type(given) is np.ndarray:
-        return _from_array(given)
-    if type(given) is list:
-        return _from_list(given)
-    if isinstance(given, str | bytes | bytearray):
-        return _from_list([given])
+        return _from_array(given, infinite)
     if isinstance(given, np.ma.MaskedArray):
-        return as_values(given.tolist())  # what is masked becomes None, and is refused
-    typed = hasattr(given, "__array__") or isinstance(given, array | memoryview)
-    return _from_array(np.asarray(given) if typed else np.asarray(given, dtype=object))
+        return _from_list(np.ma.ravel(given).tolist(), infinite)  # what is masked becomes None
+    if hasattr(given, "__array__") or isinstance(given, array):
+        return as_values(np.asanyarray(given), infinite=infinite)
+    if isinstance(given, str | bytes | bytearray | memoryview) or not isinstance(given, Sequence):
+        return _from_list([given], infinite)
+    return _from_list(list(given), infinite)
 
 
-def _from_array(numbers: NDArray[Any]) -> Floats:
+def _from_array(numbers: NDArray[Any], infinite: bool) -> Floats:
     if numbers.ndim > 1:
         shape = " x ".join(map(str, numbers.shape))
         raise BadValue("not_one_dimensional", f"values come in one dimension, not {shape}")
     if numbers.dtype != np.float64 or numbers.ndim == 0:
-        return _converted(np.atleast_1d(numbers))
-    finite = np.isfinite(numbers)
-    if not finite.all():
-        first = int(finite.argmin())
-        _as_value(numbers[first], first)
+        return _converted(np.atleast_1d(numbers), infinite)
+    good = ~np.isnan(numbers) if infinite else np.isfinite(numbers)
+    if not good.all():
+        first = int(good.argmin())
+        _as_value(numbers[first], first, infinite)
     return np.ascontiguousarray(numbers)
 
 
-def _converted(numbers: NDArray[Any]) -> Floats:
-    if numbers.dtype.kind == "f":
-        with np.errstate(over="ignore"):  # a long double may be too large: infinite, and refused
-            return _from_array(numbers.astype(np.float64))
-    if numbers.dtype.kind not in "iu":
-        return _from_list(numbers.tolist())
-    exact = (numbers >= -EXACT_MAX) & (numbers <= EXACT_MAX)
-    if not exact.all():
-        first = int(exact.argmin())
-        _as_value(numbers[first], first)
-    return numbers.astype(np.float64)
+def _converted(numbers: NDArray[Any], infinite: bool) -> Floats:
+    kind = numbers.dtype.kind
+    if kind not in "iuf":
+        given = numbers.tolist() if kind == "O" else [numbers.dtype.type] * len(numbers)
+        return _from_list(given, infinite)
+    with np.errstate(all="ignore"):
+        values = numbers.astype(np.float64)
+        if kind == "f":
+            good = (values == numbers) & (infinite | np.isfinite(values))
+        else:
+            good = (numbers >= -EXACT_MAX) & (numbers <= EXACT_MAX)
+    if not good.all():
+        first = int(good.argmin())
+        _as_value(numbers[first], first, infinite)
+    return values
 
 
-def _from_list(given: list[object]) -> Floats:
+def _from_list(given: list[Any], infinite: bool) -> Floats:
     kinds = set(map(type, given))
     if kinds <= {float, int}:
         bound = EXACT_MAX if int in kinds else math.inf
@@ -82,21 +96,28 @@ def _from_list(given: list[object]) -> Floats:
             values = np.array([math.inf])
         if (abs(values) < bound).all():
             return values
-    return np.array([_as_value(one, position) for position, one in enumerate(given)])
+    return np.array([_as_value(one, at, infinite) for at, one in enumerate(given)])
 
 
-def _as_value(given: object, position: int) -> float:
+def _as_value(given: object, position: int, infinite: bool) -> float:
     """One value, with every rule: slow, so only for what the quick looks above did not clear."""
     if isinstance(given, float | np.floating):
-        value = float(given)
-        if math.isfinite(value):
-            return value
-        what = "NaN" if math.isnan(value) else "infinite"
-        raise BadValue("not_finite", f"value {position} is {what}", position)
-    if isinstance(given, int | np.integer) and not isinstance(given, bool):
-        if abs(int(given)) <= EXACT_MAX:
-            return float(given)
-        message = f"value {position} is an integer beyond 2**53; to have it rounded, send a float"
-        raise BadValue("not_exact", message, position)
-    name = WORDS.get(type(given), type(given).__name__)
+        with np.errstate(all="ignore"):
+            value = float(given)
+            exact = value == given
+        if math.isnan(value):
+            raise BadValue("not_finite", f"value {position} is NaN", position)
+        if not exact:
+            raise BadValue("not_exact", f"value {position} is not exact as a float64", position)
+        if math.isinf(value) and not infinite:
+            raise BadValue("not_finite", f"value {position} is infinite", position)
+        return value
+    if isinstance(given, int | np.integer) and not isinstance(given, bool | np.timedelta64):
+        whole = int(given)
+        if abs(whole) > EXACT_MAX:
+            what = "is an integer beyond 2**53; to have it rounded, send a float"
+            raise BadValue("not_exact", f"value {position} {what}", position)
+        return float(whole)
+    kind = given if isinstance(given, type) else type(given)
+    name = WORDS.get(kind, kind.__name__)
     raise BadValue("not_a_number", f"value {position} is {name}, not a number", position)

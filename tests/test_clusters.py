@@ -1,10 +1,10 @@
 """The arithmetic of clusters, on clusters that no friendly stream makes."""
 
 import numpy as np
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
-from shared.clusters import BELIEVED, BOUND, COPIES, MEAN, ROWS, UNCERTAINTY, WEIGHT, Clusters
+from shared.clusters import BELIEVED, BOUND, COPIES, FIELDS, MEAN, UNCERTAINTY, WEIGHT, Clusters
 
 SHARE = st.floats(0, 1)
 FINITE = st.floats(allow_nan=False, allow_infinity=False)
@@ -18,22 +18,22 @@ def any_clusters(draw: st.DrawFn, most: int = 12) -> Clusters:
     def row(numbers: st.SearchStrategy[float]) -> np.ndarray:
         return np.array(draw(st.lists(numbers, min_size=size, max_size=size)), dtype=np.float64)
 
-    rows = np.zeros((ROWS, size))
-    rows[BOUND] = np.arange(size)
-    rows[MEAN] = row(st.floats(-100, 100))  # any, since those of a forger need not make sense
-    rows[COPIES] = row(st.integers(1, 9))
-    rows[WEIGHT] = rows[COPIES] + row(st.integers(0, 3))
-    rows[WEIGHT, 0] = rows[COPIES, 0]
-    low, count = rows[WEIGHT].cumsum(), rows[WEIGHT].sum()
-    high = low - rows[COPIES] + row(st.integers(0, 9)) * (np.arange(size) > 0)
-    high_most = count - np.maximum.accumulate(rows[COPIES, ::-1])[::-1]
+    table = np.zeros((len(FIELDS), size))
+    table[BOUND] = np.arange(size)
+    table[MEAN] = row(st.floats(-100, 100))  # any, since those of a forger need not make sense
+    table[COPIES] = row(st.integers(1, 9))
+    table[WEIGHT] = table[COPIES] + row(st.integers(0, 3))
+    table[WEIGHT, 0] = table[COPIES, 0]
+    low, count = table[WEIGHT].cumsum(), table[WEIGHT].sum()
+    high = low - table[COPIES] + row(st.integers(0, 9)) * (np.arange(size) > 0)
+    high_most = count - np.maximum.accumulate(table[COPIES, ::-1])[::-1]
     high = np.minimum(np.maximum.accumulate(high), high_most)  # as counts are in order
-    rows[UNCERTAINTY] = high - low + rows[COPIES]
-    rows[BELIEVED] = np.floor(rows[UNCERTAINTY] * row(SHARE))
+    table[UNCERTAINTY] = high - low + table[COPIES]
+    table[BELIEVED] = np.floor(table[UNCERTAINTY] * row(SHARE))
     for at in range(size - 2, -1, -1):  # so many may at most be believed to lie below each bound
-        after = rows[WEIGHT, at + 1] - rows[COPIES, at + 1] + rows[BELIEVED, at + 1]
-        rows[BELIEVED, at] = min(rows[BELIEVED, at], after)
-    return Clusters(rows)
+        after = table[WEIGHT, at + 1] - table[COPIES, at + 1] + table[BELIEVED, at + 1]
+        table[BELIEVED, at] = min(table[BELIEVED, at], after)
+    return Clusters(table)
 
 
 @given(any_clusters())
@@ -65,9 +65,9 @@ def test_what_is_proven_after_an_operation_holds_whatever_the_values_were(
             assert (less_low <= low).all()
             assert (high <= less_high).all()
         other_low, other_high = other.proven_count(x, side)
-        union_low, union_high = clusters.union(other).proven_count(x, side)
-        assert (union_low == low + other_low).all()
-        assert (union_high == high + other_high).all()
+        sum_low, sum_high = clusters.merged(other).proven_count(x, side)
+        assert (sum_low == low + other_low).all()
+        assert (sum_high == high + other_high).all()
 
 
 @given(any_clusters())
@@ -85,14 +85,17 @@ def test_estimates_never_contradict_the_proof_and_never_decrease(clusters: Clust
 
 def a_cluster_between(left: float, right: float, inside: int = 100) -> Clusters:
     """The least value, and a cluster with so many values on the way to the greatest."""
-    rows = np.zeros((ROWS, 2))
-    rows[BOUND] = rows[MEAN] = [left, right]
-    rows[COPIES] = 1
-    rows[WEIGHT] = [1, 1 + inside]
-    return Clusters(rows)
+    table = np.zeros((len(FIELDS), 2))
+    table[BOUND] = table[MEAN] = [left, right]
+    table[COPIES] = 1
+    table[WEIGHT] = [1, 1 + inside]
+    return Clusters(table)
 
 
 @given(FINITE, FINITE)
+@example(-1.7e308, 1.7e308)
+@example(-1e308, 1.7e308)
+@example(1.0, 1.7e308)
 def test_estimates_inside_a_cluster_run_straight_from_end_to_end(one: float, two: float) -> None:
     left, right = sorted((one, two + 0.0))
     if left == right:

@@ -1,6 +1,7 @@
 """A digest's bytes: they come back as they were, and anything else is `MalformedDigest`."""
 
 import tracemalloc
+from collections.abc import Callable
 
 import msgpack
 import numpy as np
@@ -8,7 +9,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.clusters import BELIEVED, BOUND, COPIES, MEAN, ROWS, UNCERTAINTY, WEIGHT, Clusters
+from shared.clusters import (
+    BELIEVED,
+    BOUND,
+    COPIES,
+    COUNT_MAX,
+    FIELDS,
+    MEAN,
+    UNCERTAINTY,
+    WEIGHT,
+    Clusters,
+)
 from shared.digest import LAYOUT, Digest, MalformedDigest
 from shared.values import Floats
 from tests.exact import check_digest
@@ -25,15 +36,15 @@ def digest_of(values: Floats, rank_error: float = 0.01) -> Digest:
 FIVE = digest_of(np.arange(5.0)).clusters
 
 
-def rows_of(clusters: Clusters) -> dict[str, bytes]:
+def fields_of(clusters: Clusters) -> dict[str, bytes]:
     """As a forger would write them: counts in eight bytes, whatever they are."""
-    rows = zip(LAYOUT.items(), clusters.rows, strict=True)
+    fields = zip(LAYOUT.items(), clusters.table, strict=True)
     with np.errstate(invalid="ignore"):
-        return {name: row.astype(widths[-1]).tobytes() for (name, widths), row in rows}
+        return {name: numbers.astype(widths[-1]).tobytes() for (name, widths), numbers in fields}
 
 
 def packed(clusters: Clusters = FIVE, **changes: object) -> bytes:
-    message = {"digest": 1, "rank_error": 0.01} | rows_of(clusters) | changes
+    message = {"digest": 1, "rank_error": 0.01, "joined_at": 0.0} | fields_of(clusters) | changes
     written: bytes = msgpack.packb(message)
     return written
 
@@ -77,6 +88,8 @@ def test_what_is_still_buffered_is_in_the_bytes() -> None:
         packed(rank_error=0.5),
         packed(rank_error=float("nan")),
         packed(rank_error="0.01"),
+        packed(joined_at=0),
+        packed(joined_at=None),
         packed(weight=b"\0" * 7),
         packed(weight=b""),
         packed(mean=b"\0" * 20),
@@ -119,35 +132,66 @@ def test_what_no_digest_wrote_is_malformed(data: bytes) -> None:
 def test_a_digest_that_contradicts_itself_is_malformed(
     row: int, column: int, value: float, flaw: str
 ) -> None:
-    rows = FIVE.rows.copy()
-    rows[row, column] = value
+    table = FIVE.table.copy()
+    table[row, column] = value
     with pytest.raises(MalformedDigest, match=flaw):
-        Digest.from_bytes(packed(Clusters(rows)))
+        Digest.from_bytes(packed(Clusters(table)))
 
 
 def test_beliefs_that_contradict_each_other_are_malformed() -> None:
-    rows = FIVE.rows.copy()
-    rows[UNCERTAINTY, 2:4] = [1, 1]
-    rows[BELIEVED, 2] = 1
+    table = FIVE.table.copy()
+    table[UNCERTAINTY, 2:4] = [1, 1]
+    table[BELIEVED, 2] = 1
     with pytest.raises(MalformedDigest, match="the beliefs are not in order"):
-        Digest.from_bytes(packed(Clusters(rows), rank_error=0.4))
+        Digest.from_bytes(packed(Clusters(table), rank_error=0.4))
 
 
 @pytest.mark.parametrize("count", [1.5, -1.0])
 def test_counts_that_are_not_whole_are_a_flaw_too(count: float) -> None:
     """Bytes cannot say so, but one who computes with clusters can."""
-    rows = FIVE.rows.copy()
-    rows[UNCERTAINTY, 2] = count
-    assert Clusters(rows).flaw() == "there is a count that is negative or not whole"
+    table = FIVE.table.copy()
+    table[UNCERTAINTY, 2] = count
+    assert Clusters(table).flaw() == "there is a count that is negative or not whole"
 
 
-def test_digests_with_too_many_values_to_count_are_not_merged() -> None:
-    rows = digest_of(np.arange(2.0)).clusters.rows.copy()
-    rows[WEIGHT] = rows[COPIES] = 2.0**52
-    digest = Digest.from_bytes(packed(Clusters(rows)))
-    assert (digest.count, digest.rank_bounds(0.5)) == (2**53, (2**52, 2**52))
-    with pytest.raises(ValueError, match=r"more than 2\*\*53 values"):
-        digest.merge(digest_of(np.arange(1.0)))
+@pytest.mark.parametrize("joined_at", [-1.0, 25.1, float("nan"), float("inf")])
+def test_clusters_cannot_have_been_joined_when_there_were_more(joined_at: float) -> None:
+    assert Digest.from_bytes(packed(joined_at=25.0)).count == 5
+    with pytest.raises(MalformedDigest, match="joined when there were more"):
+        Digest.from_bytes(packed(joined_at=joined_at))
+
+
+def nearly_full(room: int) -> Digest:
+    table = digest_of(np.arange(2.0)).clusters.table.copy()
+    table[WEIGHT] = table[COPIES] = [2.0**52, COUNT_MAX - 2.0**52 - room]
+    return Digest.from_bytes(packed(Clusters(table)))
+
+
+def test_a_digest_counts_to_the_last_value_it_can_and_then_says_so() -> None:
+    digest = nearly_full(room=3)
+    digest.add(0.0)
+    digest.add([1.0, 1.0])
+    assert digest.count == COUNT_MAX
+    before = digest.to_bytes()
+    one = digest_of(np.arange(1.0))
+    attempts: list[Callable[[], None]] = [
+        lambda: digest.add(1.0),
+        lambda: digest.add([1.0]),
+        lambda: digest.merge(one),
+    ]
+    for more in attempts:
+        with pytest.raises(ValueError, match=r"counts up to 2\*\*53 - 1 values"):
+            more()
+    assert digest.to_bytes() == before
+    assert Digest.from_bytes(before).rank_bounds(0.0) == (2**52 + 1, 2**52 + 1)
+
+
+def test_one_batch_too_many_is_refused_whole() -> None:
+    digest = nearly_full(room=30_000)
+    with pytest.raises(ValueError, match=r"counts up to 2\*\*53 - 1 values"):
+        digest.add(np.zeros(30_001))
+    digest.add(np.zeros(30_000))
+    assert digest.count == digest.clusters.count == COUNT_MAX
 
 
 def survives(data: bytes) -> None:
@@ -158,8 +202,9 @@ def survives(data: bytes) -> None:
         return
     assert digest.clusters.flaw() is None
     assert digest.rank_error <= digest.rank_error_max
-    digest.add([0.0, 1.0])
-    digest.merge(digest_of(np.arange(3.0), digest.rank_error_max))
+    if digest.count < COUNT_MAX - 5:
+        digest.add([0.0, 1.0])
+        digest.merge(digest_of(np.arange(3.0), digest.rank_error_max))
     values = digest.quantile(np.linspace(0, 1, 11))
     assert values is not None
     assert (values[1:] >= values[:-1]).all()
@@ -199,13 +244,13 @@ CLUSTERS = st.tuples(
 def test_any_clusters_are_a_digest_or_malformed(
     clusters: list[tuple[float, ...]], rank_error: float
 ) -> None:
-    rows = np.array(clusters).reshape(-1, ROWS).T
-    survives(packed(Clusters(rows), rank_error=rank_error))
+    table = np.array(clusters).reshape(-1, len(FIELDS)).T
+    survives(packed(Clusters(table), rank_error=rank_error))
 
 
 @given(any_clusters())
 def test_clusters_without_a_flaw_are_a_digest(clusters: Clusters) -> None:
-    """Almost all random rows are refused at once; many of these come through, and must answer."""
+    """Almost all random tables are refused at once; many of these come through, and must answer."""
     survives(packed(clusters, rank_error=0.3))
 
 

@@ -1,5 +1,6 @@
 """What counts as a value, and how the first thing that does not is named."""
 
+import math
 from array import array
 from collections import deque
 from decimal import Decimal
@@ -23,7 +24,8 @@ GOOD = [
     (range(3), [0.0, 1.0, 2.0]),
     (deque([1, 2.5]), [1.0, 2.5]),
     (array("d", [1.5]), [1.5]),
-    (memoryview(array("h", [-7])), [-7.0]),
+    (array("h", [-7]), [-7.0]),
+    (np.array([], dtype="m8[s]"), []),
     (np.array(4.0), [4.0]),
     (np.array([1, 2], dtype=np.uint8), [1.0, 2.0]),
     (np.array([1.5], dtype=">f8"), [1.5]),
@@ -46,7 +48,11 @@ BAD = [
     ([1.0, "2"], "not_a_number", 1, "value 1 is text"),
     ("12", "not_a_number", 0, "value 0 is text"),
     (b"12", "not_a_number", 0, "value 0 is bytes"),
-    (bytearray(b"12"), "not_a_number", 0, "value 0 is bytearray"),
+    (bytearray(b"12"), "not_a_number", 0, "value 0 is bytes"),
+    (memoryview(b"12"), "not_a_number", 0, "value 0 is bytes"),
+    ([1, bytearray(b"12")], "not_a_number", 1, "value 1 is bytes"),
+    (np.array([b"12"]), "not_a_number", 0, "value 0 is bytes"),
+    (np.str_("12"), "not_a_number", 0, "value 0 is text"),
     (np.array(["a"]), "not_a_number", 0, "value 0 is text"),
     (None, "not_a_number", 0, "value 0 is missing"),
     ([1, None], "not_a_number", 1, "value 1 is missing"),
@@ -59,7 +65,12 @@ BAD = [
     (np.array([1 + 2j]), "not_a_number", 0, "value 0 is complex"),
     ([Decimal(1)], "not_a_number", 0, "value 0 is Decimal"),
     ([Fraction(1)], "not_a_number", 0, "value 0 is Fraction"),
-    (np.array(["2020-01-01"], dtype="M8[D]"), "not_a_number", 0, "value 0 is date"),
+    (np.array(["2020-01-01"], dtype="M8[D]"), "not_a_number", 0, "value 0 is a date"),
+    (np.array(["2020-01-01"], dtype="M8[ns]"), "not_a_number", 0, "value 0 is a date"),
+    (np.array([5], dtype="m8[ns]"), "not_a_number", 0, "value 0 is a duration"),
+    (np.timedelta64(5, "ns"), "not_a_number", 0, "value 0 is a duration"),
+    ([1.0, np.timedelta64(5, "D")], "not_a_number", 1, "value 1 is a duration"),
+    (np.zeros(2, dtype="i4,f8"), "not_a_number", 0, "value 0 is void"),
     (float("nan"), "not_finite", 0, "value 0 is NaN"),
     ([1, 2, float("nan"), True], "not_finite", 2, "value 2 is NaN"),
     ([float("-inf")], "not_finite", 0, "value 0 is infinite"),
@@ -74,7 +85,11 @@ BAD = [
     (np.array([2**64 - 1], dtype=np.uint64), "not_exact", 0, "value 0 is an integer beyond 2"),
     (np.zeros((2, 3)), "not_one_dimensional", None, "values come in one dimension, not 2 x 3"),
     ([[1, 2], [3, 4]], "not_a_number", 0, "value 0 is list"),
-    (((1, 2), (3, 4)), "not_one_dimensional", None, "not 2 x 2"),
+    (((1, 2), (3, 4)), "not_a_number", 0, "value 0 is tuple"),
+    ((np.zeros((2, 3)), np.zeros((2, 4))), "not_a_number", 0, "value 0 is ndarray"),
+    (np.ma.array([[1.0, 2.0]], mask=[[False, True]]), "not_a_number", 1, "value 1 is missing"),
+    (np.array([0x7FA00000], "u4").view("f4"), "not_finite", 0, "value 0 is NaN"),
+    (np.array([0x7FA00000], "u4").view("f4")[0], "not_finite", 0, "value 0 is NaN"),
 ]
 
 
@@ -102,9 +117,37 @@ def test_an_integer_too_long_to_print_is_refused_all_the_same() -> None:
 
 
 @pytest.mark.skipif(np.finfo(np.longdouble).max == np.finfo(float).max, reason="no wider floats")
-def test_a_long_double_too_large_for_float64_is_refused() -> None:
-    with pytest.raises(BadValue, match="value 1 is infinite"):
-        as_values(np.array([1, np.finfo(np.longdouble).max]))
+@pytest.mark.parametrize("number", ["1e400", "1.00000000000000000011", "1e-400"])
+def test_a_long_double_that_no_float64_holds_is_refused(number: str) -> None:
+    for numbers in (np.array(["1", number], dtype=np.longdouble), [1.0, np.longdouble(number)]):
+        with pytest.raises(BadValue, match="value 1 is not exact as a float64"):
+            as_values(numbers)
+
+
+def test_an_integer_counts_for_what_it_is_not_for_what_it_says() -> None:
+    class Liar(int):
+        def __float__(self) -> float:
+            return math.nan
+
+    assert as_values([Liar(5)]).tolist() == [5.0]
+
+
+def test_what_a_mask_hides_does_not_count_wherever_it_comes_from() -> None:
+    class Column:
+        def __array__(self, dtype: object = None, copy: object = None) -> np.ndarray:
+            return np.ma.array([1.0, 2.0], mask=[False, True])
+
+    with pytest.raises(BadValue, match="value 1 is missing"):
+        as_values(Column())
+
+
+def test_points_to_compare_with_may_be_infinite_and_nothing_else_changes() -> None:
+    for points in ([-math.inf, 1, math.inf], np.array([-math.inf, 1, math.inf])):
+        assert as_values(points, infinite=True).tolist() == [-math.inf, 1.0, math.inf]
+    for points in ([math.inf, math.nan], np.array([math.inf, math.nan]), [math.inf, True]):
+        with pytest.raises(BadValue, match="value 1 is"):
+            as_values(points, infinite=True)
+    assert as_values(np.array([np.inf], dtype=np.float16), infinite=True).tolist() == [math.inf]
 
 
 NUMBERS = st.one_of(
