@@ -24,7 +24,7 @@ setup: .venv/ready ## install everything into .venv (the other commands do it fo
 	  echo "$(PYTHON) cannot make virtual environments: its venv module is missing."; \
 	  echo "Install it (Debian, Ubuntu: apt install python3-venv), then try again."; \
 	  exit 1; } >&2
-	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv
+	@{ $(BIN)/python $(NEW_ENOUGH) && $(BIN)/python -m pip --version; } >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@
 
