@@ -133,6 +133,18 @@ def test_a_question_about_what_is_no_exact_float_is_refused(bad: float) -> None:
             ask(bad)
 
 
+def test_the_limit_is_that_of_the_exact_rank_error_not_of_a_rounded_product(
+    rng: np.random.Generator,
+) -> None:
+    """As float64, 0.3 is a little less than three tenths, and yet 0.3 * 10 == 3.0."""
+    assert 0.3 * 10 == 3.0 > Fraction(0.3) * 10
+    for _ in range(60):
+        digest = Digest(0.3)
+        for value in rng.normal(size=40).tolist():
+            digest.add(value)
+            assert digest.clusters.widest <= Fraction(0.3) * digest.count
+
+
 def test_what_is_promised_cannot_be_loosened_later() -> None:
     with pytest.raises(AttributeError):
         Digest().rank_error_max = 0.1  # type: ignore[misc]  # the point of the test

@@ -167,6 +167,12 @@ def nearly_full(room: int) -> Digest:
     return Digest.from_bytes(packed(Clusters(table)))
 
 
+def test_a_digest_of_more_values_than_can_be_counted_is_malformed() -> None:
+    assert nearly_full(room=0).count == COUNT_MAX
+    with pytest.raises(MalformedDigest, match="more values than can be counted"):
+        nearly_full(room=-1)
+
+
 def test_a_digest_counts_to_the_last_value_it_can_and_then_says_so() -> None:
     digest = nearly_full(room=3)
     digest.add(0.0)
