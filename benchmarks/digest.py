@@ -118,6 +118,16 @@ def ns_a_value(contender: Contender, batches: list[Floats]) -> float:
     return (time.perf_counter() - start) / values * 1e9
 
 
+def us_a_question(contender: Contender, state: Any, values: list[float]) -> float:
+    """Add one value, ask for the median, again and again: nothing gained from batches."""
+    add = contender.add_one(state)
+    start = time.perf_counter()
+    for value in values:
+        add(value)
+        contender.quantile(state, Q[100:101])
+    return (time.perf_counter() - start) / len(values) * 1e6
+
+
 def error_of(contender: Contender, state: Any, given: Floats) -> float:
     errors = rank_errors(contender.quantile(state, Q), np.sort(given), Q * len(given))
     return float(errors.max() / len(given))
@@ -166,28 +176,25 @@ def peers() -> None:
                 spent = ns_a_value(one, batches)
                 times[one.name, size] = min(spent, times.get((one.name, size), np.inf))
     table = Table(
-        title="ns a value, in batches of ...; error of the worst of 201 quantiles, as rank"
+        title="ns a value, in batches of ...; us to add one and ask; worst of 201 quantiles"
     )
-    for heading in (
-        "",
-        *(f"{size:,}" for size in BATCHES),
-        "proven",
-        "smooth",
-        "attacked",
-        "bytes",
-    ):
+    headings = [f"{size:,}" for size in BATCHES]
+    for heading in ("", *headings, "asked", "proven", "smooth", "attacked", "bytes"):
         table.add_column(heading, justify="left" if heading == "" else "right")
     smooth = rng.normal(size=2_000_000)
     for one in track(field, "errors", console=out, transient=True):
         state = one.make()
         one.add(state, smooth)
+        error, size_of_all = error_of(one, state, smooth), one.size(state)
+        asked = us_a_question(one, state, smooth[:2_000].tolist())
         table.add_row(
             one.name,
             *(f"{times[one.name, size]:.1f}" for size in BATCHES),
+            f"{asked:.0f}",
             one.proven,
-            f"{error_of(one, state, smooth):.5%}",
+            f"{error:.5%}",
             f"{error_under_attack(one):.3%}" if one.centroids else "-",
-            f"{one.size(state):,}",
+            f"{size_of_all:,}",
         )
     out.print(table)
     ours = field[0].name
