@@ -90,7 +90,7 @@ and at most 1 MiB, once that many were added unasked.
 import math
 from array import array
 from collections.abc import Callable, Sequence
-from typing import Any, Self, TypeAlias, cast, overload
+from typing import Any, Self, TypeAlias, overload
 
 import msgpack
 import numpy as np
@@ -159,7 +159,8 @@ class Digest:
 
         If one is not a value, none is added: `BadValue`, a `ValueError`, names the first.
         """
-        buffer, one = self._buffer, cast("Any", values)
+        buffer = self._buffer
+        one: Any = values
         if type(one) is float and one * 0.0 == 0.0 and len(buffer) < self._buffer_most:
             buffer.append(one)  # the quick way: a float, finite (inf * 0 is NaN), and room for it
         elif type(one) in {float, int, np.float64} and abs(one) <= EXACT_MAX:
