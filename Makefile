@@ -9,6 +9,14 @@ CANDIDATES := python3 python3.14 python3.13 python3.12 python3.11
 NEW_ENOUGH := -c 'import sys; sys.exit(sys.version_info < (3, 11))'
 PYTHON ?= $(firstword $(foreach one,$(CANDIDATES),$(shell $(one) $(NEW_ENOUGH) 2>/dev/null && echo $(one))))
 BIN := .venv/bin
+SAME_PYTHON = test "$$($(BIN)/python --version)" = "$$($(PYTHON) --version)"
+
+# A PYTHON that was asked for by name takes the place of another version that .venv was made with.
+ifneq ($(origin PYTHON),file)
+ifneq ($(shell $(SAME_PYTHON) 2>/dev/null && echo same),same)
+.PHONY: .venv/ready
+endif
+endif
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -24,7 +32,7 @@ setup: .venv/ready ## install everything into .venv (the other commands do it fo
 	  echo "$(PYTHON) cannot make virtual environments: its venv module is missing."; \
 	  echo "Install it (Debian, Ubuntu: apt install python3-venv), then try again."; \
 	  exit 1; } >&2
-	@{ $(BIN)/python $(NEW_ENOUGH) && $(BIN)/python -m pip --version; } >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv
+	@{ $(SAME_PYTHON) && $(BIN)/python -m pip --version; } >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@
 
@@ -32,17 +40,17 @@ test: setup ## run the tests, with coverage
 	$(BIN)/python -m pytest --cov
 
 check: setup ## what CI runs: formatting, lint, types, tests; changes nothing
-	$(BIN)/ruff format --check .
-	$(BIN)/ruff check .
-	$(BIN)/mypy
+	$(BIN)/python -m ruff format --check .
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m mypy
 	$(BIN)/python -m pytest --cov
 
 lint: setup ## mend formatting and what ruff can mend
-	$(BIN)/ruff format .
-	$(BIN)/ruff check --fix .
+	$(BIN)/python -m ruff format .
+	$(BIN)/python -m ruff check --fix .
 
 types: setup ## check the types
-	$(BIN)/mypy
+	$(BIN)/python -m mypy
 
 grid: setup ## test every stream, rank error and batch size, not a sample (six minutes)
 	$(BIN)/python -m pytest --grid --durations=5

@@ -72,8 +72,8 @@ it is measured: clusters * rank_error, the most at any time, of two million valu
     bursts 3.9 (2.9)    drift 4.6 (4.2)    sine 6.1 (3.7)    inward 14.1 (8.9)
     one value, two, five: 1, 2, 5 clusters, and exact
 
-The worst that a search over adaptive streams found is inward in small batches, with a question
-after each: about 2.2 ln(rank_error * count), so 17 to 24 in practice.
+The worst that a search over adaptive streams found is inward, with a question after each batch, the
+smaller the worse: about 2.2 ln(rank_error * count), five more for each ten times as many values.
 
 A cluster takes 48 bytes here, about as much again while questions are asked, and about 23 in
 `to_bytes`. The buffer comes on top: 8 bytes for each of 32 / rank_error values, at least 128 KiB
@@ -139,10 +139,11 @@ class Digest:
     """
 
     def __init__(self, rank_error: float = 0.0005) -> None:
-        self._rank_error_max = float(rank_error)
-        if not RANK_ERROR_MIN <= self._rank_error_max < 0.5:
-            range_ = f"from {RANK_ERROR_MIN} to below 0.5"
-            raise ValueError(f"rank_error must be {range_}, not {rank_error}")
+        asked = _points("rank_error", rank_error)
+        if asked.ndim or not RANK_ERROR_MIN <= asked < 0.5:
+            range_ = f"one number from {RANK_ERROR_MIN} to below 0.5"
+            raise ValueError(f"rank_error must be {range_}, not {asked}")
+        self._rank_error_max = float(asked)
         self._buffer = array("d")
         self._joined_at = 0.0
         self._keep(NONE)
@@ -188,6 +189,8 @@ class Digest:
         A coarser digest is refused with a `ValueError`, and nothing changes, where clusters would
         be wider than this one allows.
         """
+        if not isinstance(other, Digest):
+            raise TypeError(f"merge takes a Digest, not {type(other).__name__}")
         self._check_count(other.count)
         self._keep(self._joined(self.clusters.merged(other.clusters)))
 
@@ -204,14 +207,17 @@ class Digest:
 
     @property
     def count(self) -> int:
+        """How many values were added."""
         return self._clusters.count + len(self._buffer)
 
     @property
     def min(self) -> float | None:
+        """The least value, exactly; None while empty."""
         return self.quantile(0)
 
     @property
     def max(self) -> float | None:
+        """The greatest value, exactly; None while empty."""
         return self.quantile(1)
 
     @property
@@ -223,6 +229,7 @@ class Digest:
         return math.nextafter(widest / count, 1) if rounded_down else widest / count
 
     def median(self) -> float | None:
+        """The value in the middle, or the mean of the two in the middle; None while empty."""
         return self.quantile(0.5)
 
     @overload
@@ -232,8 +239,9 @@ class Digest:
     def quantile(self, q: One | Many) -> float | Floats | None:
         """The value whose rank is q * count, for one q or an array of them; None while empty."""
         wanted = _points("q", q)
-        if not ((wanted >= 0) & (wanted <= 1)).all():
-            raise ValueError(f"q must be from 0 to 1, not {q}")
+        beyond = wanted[(wanted < 0) | (wanted > 1)]
+        if len(beyond):
+            raise ValueError(f"q must be from 0 to 1, not {beyond[0]}")
         if self.count == 0:
             return None
         values = self.clusters.value_at(wanted * self.count)
@@ -340,7 +348,8 @@ class Digest:
         limit = self._limit(clusters.count)
         if clusters.widest > limit:
             proven = clusters.widest / clusters.count
-            raise ValueError(f"too coarse: proves {proven:.3g}, not {self.rank_error_max:.3g}")
+            what = f"together they prove {proven:.3g}, not {self.rank_error_max:.3g}"
+            raise ValueError(f"the other digest is too coarse for this one: {what}")
         size = len(clusters) * clusters.count
         if len(clusters) > 2 / self.rank_error_max and size > JOIN_GROWTH * self._joined_at:
             clusters = clusters.joined(limit)
@@ -380,9 +389,9 @@ def _unpacked(data: bytes) -> tuple[float, float, Floats]:
                 **fields,
             } if fields.keys() == LAYOUT.keys() and RANK_ERROR_MIN <= asked < 0.5:
                 return asked, joined, _unpacked_table(fields)
-    except (ValueError, TypeError, BufferError) as error:
-        raise MalformedDigest(f"not the MessagePack of a digest: {error}") from None
-    raise MalformedDigest("not the MessagePack of a digest")
+    except (ValueError, TypeError, BufferError):
+        pass
+    raise MalformedDigest("these bytes are not a digest, or not one of version 1")
 
 
 def _unpacked_table(fields: dict[Any, Any]) -> Floats:

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 Floats: TypeAlias = NDArray[np.float64]
 
 EXACT_MAX = 2**53
+BYTES = {"b", "B", "c"}  # formats of a memoryview that is text or packed numbers, not yet numbers
 WORDS: dict[type, str] = {
     **dict.fromkeys((bool, np.bool_), "a boolean"),
     **dict.fromkeys((str, np.str_), "text"),
@@ -49,7 +50,10 @@ def as_values(given: object, *, infinite: bool = False) -> Floats:
         return _from_array(given, infinite)
     if isinstance(given, np.ma.MaskedArray):
         return _from_list(np.ma.ravel(given).tolist(), infinite)  # what is masked becomes None
-    if hasattr(given, "__array__") or isinstance(given, array):
+    typed = isinstance(given, array) or (
+        isinstance(given, memoryview) and given.format not in BYTES
+    )
+    if typed or hasattr(given, "__array__"):
         return as_values(np.asanyarray(given), infinite=infinite)
     if isinstance(given, str | bytes | bytearray | memoryview) or not isinstance(given, Sequence):
         return _from_list([given], infinite)
@@ -71,9 +75,10 @@ def _from_array(numbers: NDArray[Any], infinite: bool) -> Floats:
 
 def _converted(numbers: NDArray[Any], infinite: bool) -> Floats:
     kind = numbers.dtype.kind
+    if kind == "O" or not len(numbers):
+        return _from_list(numbers.tolist(), infinite)
     if kind not in "iuf":
-        given = numbers.tolist() if kind == "O" else [numbers.dtype.type] * len(numbers)
-        return _from_list(given, infinite)
+        raise _not_a_number(numbers.dtype.type, 0)
     with np.errstate(all="ignore"):
         values = numbers.astype(np.float64)
         if kind == "f":
@@ -118,6 +123,9 @@ def _as_value(given: object, position: int, infinite: bool) -> float:
             what = "is an integer beyond 2**53; to have it rounded, send a float"
             raise BadValue("not_exact", f"value {position} {what}", position)
         return float(whole)
-    kind = given if isinstance(given, type) else type(given)
+    raise _not_a_number(type(given), position)
+
+
+def _not_a_number(kind: type, position: int) -> BadValue:
     name = WORDS.get(kind, kind.__name__)
-    raise BadValue("not_a_number", f"value {position} is {name}, not a number", position)
+    return BadValue("not_a_number", f"value {position} is {name}, not a number", position)

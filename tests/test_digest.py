@@ -122,50 +122,22 @@ def test_q_outside_0_to_1_is_refused(q: float) -> None:
 NO_POINTS = [math.nan, "0.5", True, None, Decimal("0.5"), 2**53 + 1, [0.5, 2**53 + 1], 1j]
 
 
-@pytest.mark.parametrize("bad", NO_POINTS, ids=repr)
-def test_a_question_about_what_is_no_exact_float_is_refused(bad: float) -> None:
-    """Rounding it in silence would answer another question, and prove that answer."""
-    digest = digest_of([1.0])
-    with pytest.raises(ValueError, match=r"q: value . is "):
-        digest.quantile(bad)
-    for ask in (digest.rank, digest.rank_bounds):
-        with pytest.raises(ValueError, match=r"x: value . is "):
-            ask(bad)
-
-
-def test_the_limit_is_that_of_the_exact_rank_error_not_of_a_rounded_product(
-    rng: np.random.Generator,
-) -> None:
-    """As float64, 0.3 is a little less than three tenths, and yet 0.3 * 10 == 3.0."""
-    assert 0.3 * 10 == 3.0 > Fraction(0.3) * 10
-    for _ in range(60):
-        digest = Digest(0.3)
-        for value in rng.normal(size=40).tolist():
-            digest.add(value)
-            assert digest.clusters.widest <= Fraction(0.3) * digest.count
-
-
-def test_what_is_promised_cannot_be_loosened_later() -> None:
-    with pytest.raises(AttributeError):
-        Digest().rank_error_max = 0.1  # type: ignore[misc]  # the point of the test
-
-
-def test_the_proven_rank_error_is_rounded_up(rng: np.random.Generator) -> None:
-    rounded = 0
-    for count in range(900, 1_400):
-        digest = digest_of(rng.normal(size=count), 0.05)
-        ratio = Fraction(digest.clusters.widest, count)
-        assert ratio <= Fraction(digest.rank_error) <= Fraction(0.05)
-        rounded += float(ratio) < ratio
-    assert rounded > 0
-
-
-@pytest.mark.parametrize(
-    "rank_error", [0, -1, 0.5, 1e-7, math.nan, math.inf, Fraction(1, 2) - Fraction(1, 10**30)]
-)
+@pytest.mark.parametrize("rank_error", [0, -1, 0.5, 1e-7, math.inf, [0.1]])
 def test_a_rank_error_that_cannot_be_promised_is_refused(rank_error: float) -> None:
-    with pytest.raises(ValueError, match=r"rank_error must be from 1e-06 to below 0\.5"):
+    with pytest.raises(ValueError, match=r"must be one number from 1e-06 to below 0\.5, not"):
         Digest(rank_error)
+
+
+@pytest.mark.parametrize("rank_error", [math.nan, "0.01", None, True, Fraction(1, 3)])
+def test_a_rank_error_that_is_no_number_is_refused(rank_error: float) -> None:
+    with pytest.raises(ValueError, match="rank_error: value 0 is "):
+        Digest(rank_error)
+
+
+def test_only_a_digest_is_merged() -> None:
+    digest = digest_of([1.0])
+    with pytest.raises(TypeError, match="merge takes a Digest, not bytes"):
+        digest.merge(digest.to_bytes())  # type: ignore[arg-type]  # the likeliest slip
 
 
 def test_it_says_what_it_is() -> None:
@@ -298,7 +270,7 @@ def test_a_coarser_digest_is_refused_only_where_it_would_break_the_promise(
     values = rng.normal(size=5_000)
     fine, coarse, few = digest_of(values, 0.01), digest_of(values, 0.1), digest_of([1.0] * 9, 0.1)
     before = fine.to_bytes()
-    with pytest.raises(ValueError, match=r"too coarse: .*, not 0\.01"):
+    with pytest.raises(ValueError, match=r"too coarse .* not 0\.01"):
         fine.merge(coarse)
     assert fine.to_bytes() == before
     fine.merge(few)

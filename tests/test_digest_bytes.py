@@ -108,7 +108,7 @@ def test_what_is_still_buffered_is_in_the_bytes() -> None:
     ],
 )
 def test_what_no_digest_wrote_is_malformed(data: bytes) -> None:
-    with pytest.raises(MalformedDigest, match="not the MessagePack of a digest"):
+    with pytest.raises(MalformedDigest, match="are not a digest, or not one of version 1"):
         Digest.from_bytes(data)
 
 
