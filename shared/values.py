@@ -49,7 +49,8 @@ def as_values(given: object, *, infinite: bool = False) -> Floats:
     if type(given) is np.ndarray:
         return _from_array(given, infinite)
     if isinstance(given, np.ma.MaskedArray):
-        return _from_list(np.ma.ravel(given).tolist(), infinite)  # what is masked becomes None
+        listed = given.dtype.kind in "iufO"  # where what is masked becomes None, and is refused
+        return as_values(given.tolist() if listed else np.asarray(given), infinite=infinite)
     typed = isinstance(given, array) or (
         isinstance(given, memoryview) and given.format not in BYTES
     )

@@ -89,7 +89,10 @@ BAD = [
     ([[1, 2], [3, 4]], "not_a_number", 0, "value 0 is list"),
     (((1, 2), (3, 4)), "not_a_number", 0, "value 0 is tuple"),
     ((np.zeros((2, 3)), np.zeros((2, 4))), "not_a_number", 0, "value 0 is ndarray"),
-    (np.ma.array([[1.0, 2.0]], mask=[[False, True]]), "not_a_number", 1, "value 1 is missing"),
+    (np.ma.array([[1.0, 2.0]]), "not_a_number", 0, "value 0 is list"),
+    (np.ma.array(np.array([5], "m8[ns]")), "not_a_number", 0, "value 0 is a duration"),
+    (np.ma.array([1, None], dtype=object, mask=[True, False]), "not_a_number", 0, "is missing"),
+    (np.ma.masked, "not_a_number", 0, "value 0 is missing"),
     (np.array([0x7FA00000], "u4").view("f4"), "not_finite", 0, "value 0 is NaN"),
     (np.array([0x7FA00000], "u4").view("f4")[0], "not_finite", 0, "value 0 is NaN"),
 ]
