@@ -38,6 +38,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from shared.lines import between, midpoint, quietly, share
 from shared.values import EXACT_MAX, Floats
 
 Side: TypeAlias = Literal["left", "right"]
@@ -54,10 +55,6 @@ COUNT_MAX = EXACT_MAX - 1  # so that a sum in float64 that is no larger is exact
 #   0.5   1.9, 5.7 and 2.0, 5.8     0.65   1.6, 4.4 and 1.6, 4.4     0.8   1.5, 3.9 and 1.3, 3.9
 #   0.9   1.6, 3.7 and 1.4, 3.7     1      1.9, 3.6 and 2.0, 3.7
 ROOM = 0.8
-
-
-# What overflows here is looked at afterwards, whatever the caller's own settings say of it.
-quietly = np.errstate(all="ignore")
 
 
 def _frozen(array: Floats) -> Floats:
@@ -148,7 +145,7 @@ class Clusters:
         fewest, most = _after(0, self.upto)[index], np.append(self.below, self.count)[index]
         left = self.bound.take(index - 1, mode="clip")
         right = self.bound.take(index, mode="clip")
-        count: Floats = fewest + (most - fewest) * _share(x, left, right)
+        count: Floats = fewest + (most - fewest) * share(x, left, right)
         return count
 
     def value_at(self, rank: Floats) -> Floats:
@@ -160,9 +157,9 @@ class Clusters:
         left, right = self.bound.take(index - 1, mode="clip"), self.bound[index]
         beyond = self.bound.take(index + 1, mode="clip")
         start = self.upto.take(index - 1, mode="clip")
-        ramp = _between(left, right, _share(rank, start, self.below[index]))
+        ramp = between(left, right, share(rank, start, self.below[index]))
         flat = (rank == self.upto[index]) & (rank == self.below.take(index + 1, mode="clip"))
-        jump = np.where(flat, _midpoint(right, beyond), right)
+        jump = np.where(flat, midpoint(right, beyond), right)
         value: Floats = np.where(rank <= self.below[index], ramp, jump)
         return value
 
@@ -197,8 +194,7 @@ class Clusters:
         nth = np.arange(pieces.sum()) - np.repeat(pieces.cumsum() - pieces, pieces)
         position = np.repeat(start[crowded] - 1, pieces) + (nth + 1) * np.repeat(step, pieces)
         ends = batch[[0, -1]]
-        if len(self):
-            ends = ends[(ends < self.bound[0]) | (ends > self.bound[-1])]
+        ends = ends[(ends < self.bound[0]) | (ends > self.bound[-1])]
         return np.unique(np.append(batch[position], ends)) + 0.0  # so that -0.0 never is a bound
 
     @quietly
@@ -214,6 +210,19 @@ class Clusters:
         total += self.mean[busy] * self.weight[busy]
         table[MEAN, busy] = _mean(total, table[WEIGHT, busy], table[BOUND, busy])
         return Clusters(table)
+
+    def received_exactly(self, batch: Floats) -> "Clusters":
+        """Each distinct value of a sorted batch is a bound. For clusters that are all copies."""
+        first = np.flatnonzero(np.append(True, batch[1:] != batch[:-1]))
+        values = batch[first] + 0.0  # so that -0.0 never is a bound
+        table = np.zeros((len(FIELDS), len(values)))
+        table[BOUND] = table[MEAN] = values
+        table[WEIGHT] = table[COPIES] = np.diff(first, append=len(batch))
+        index = self.bound.searchsorted(values)
+        known = np.append(self.bound, np.nan)[index] == values
+        old = self.table.copy()
+        old[WEIGHT : COPIES + 1, index[known]] += table[WEIGHT : COPIES + 1, known]
+        return Clusters(np.insert(old, index[~known], table[:, ~known], axis=1))
 
     @quietly
     def merged(self, other: "Clusters") -> "Clusters":
@@ -295,30 +304,3 @@ def _strides(reach: NDArray[np.int64]) -> NDArray[np.int64]:
 def _mean(total: Floats, weight: Floats, bound: Floats) -> Floats:
     """The mean; of values so large that their sum is not finite, the bound."""
     return np.where(np.isfinite(total), total / weight, bound)
-
-
-@quietly
-def _share(x: Floats, left: Floats, right: Floats) -> Floats:
-    """How much of the way from left to right is done at x: 0 to 1, never less for a larger x."""
-    scale = np.where(np.isfinite(right - left), 1.0, 0.5)
-    share = (x * scale - left * scale) / (right * scale - left * scale)
-    return np.clip(np.nan_to_num(share), 0, 1)
-
-
-@quietly
-def _between(left: Floats, right: Floats, share: Floats) -> Floats:
-    """The value that much of the way: within [left, right], never less for a larger share.
-
-    Rounding keeps the order in both forms, and neither overflows where it is used: the first adds
-    two terms that both rise with the share, the second has a difference of like signs.
-    """
-    apart = left * (1 - share) + right * share
-    near = left + (right - left) * share
-    inside = np.clip(np.where((left < 0) & (right > 0), apart, near), left, right)
-    return np.where(share < 1, inside, right)
-
-
-@quietly
-def _midpoint(left: Floats, right: Floats) -> Floats:
-    plain = (left + right) / 2
-    return np.where(np.isfinite(plain), plain, left / 2 + right / 2)

@@ -340,7 +340,9 @@ class Digest:
     def _received(self, batch: Floats) -> Clusters:
         """While all is exact it stays so, each new value a bound, until there are too many."""
         clusters = self._clusters
-        limit = self._limit(clusters.count + len(batch)) if clusters.widest else 0
+        if not clusters.widest:
+            return self._joined(clusters.received_exactly(batch))
+        limit = self._limit(clusters.count + len(batch))
         return self._joined(clusters.split(clusters.bounds_needed(batch, limit)).received(batch))
 
     def _joined(self, clusters: Clusters) -> Clusters:

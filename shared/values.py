@@ -55,7 +55,9 @@ def as_values(given: object, *, infinite: bool = False) -> Floats:
         isinstance(given, memoryview) and given.format not in BYTES
     )
     if typed or hasattr(given, "__array__"):
-        return as_values(np.asanyarray(given), infinite=infinite)
+        found = np.asanyarray(given)
+        masked = isinstance(found, np.ma.MaskedArray)
+        return as_values(found if masked else np.asarray(found), infinite=infinite)
     if isinstance(given, str | bytes | bytearray | memoryview) or not isinstance(given, Sequence):
         return _from_list([given], infinite)
     return _from_list(list(given), infinite)
