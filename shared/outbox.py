@@ -1,0 +1,308 @@
+"""The outbox: the worker's half of the protocol, without I/O.
+
+One for each source. It holds the digest of all values received, and a copy of the picture that the
+coordinator holds. It decides when the two have moved so far apart that something must be said, and
+what is the shortest that says it. It never waits: whoever carries its deltas asks `due_at`, takes
+the bytes of `delta`, and brings back what came of them to `receive`.
+
+The promise
+-----------
+`acknowledged` values may be reported as received. For them holds at all times, of the picture that
+the coordinator holds, whichever that is:
+
+    rank shift <= allowance     and     pending <= patience
+
+While a delta is in flight nobody here knows whether the coordinator holds the picture from before
+it or after. So then the promise must hold of both. A batch that would break it waits until a delta
+that covers it is signed. Each value moves the shift by at most one rank, so with `r` ranks to spare
+the next `r` values need no look.
+
+In flight
+---------
+One delta at a time, always the same bytes, until it is *signed*: until a receipt names its mark.
+A receipt that names another says that the picture was not what was thought. Then nothing more is
+acknowledged until the next signature, and a whole follows, drawn on the mark the receipt named.
+After a restart it is the same, but that no value is even taken before the first signature: until
+then a receipt may tell that the row covers more than is here. Then this is an old copy, its numbers
+are used up, and only a new source may go on. And a source that had said goodbye is not open again
+before the coordinator knows.
+
+Cut off
+-------
+An ordinary delta that stays unsigned for a heartbeat is given up; all that follow say `unbound`, by
+which the coordinator lists the source as silent, until one is signed. When it must have done so in
+any case, because a request lives no longer than its lifetime and nothing ordinary was sent since,
+the promise binds nobody any more, and everything is acknowledged again. A source that never heard
+of a coordinator waits on: nobody could list what nobody knows.
+"""
+
+import math
+from dataclasses import dataclass, replace
+
+from numpy.typing import ArrayLike
+
+from shared.digest import Digest
+from shared.picture import NOTHING, Picture
+from shared.protocol import (
+    COARSEST,
+    HEARTBEAT_S_MAX,
+    NO_MARK,
+    SILENT_HEARTBEATS,
+    Delta,
+    Form,
+    Receipt,
+    Source,
+    mark_of,
+    pack_delta,
+)
+from shared.rank_shift import NO_GRANT, Grant, own_part, rank_shift
+from shared.wording import worded
+
+# Of allowance and patience, left when it speaks, so that few batches have to wait. Share of the raw
+# bytes as in `wording.py`:   0      3.24  4.29  3.59 | 1.11  1.84  2.04
+#                             0.02   3.27  4.30  3.59 | 1.14  1.87  2.06
+#                             0.05   3.29  4.33  3.59 | 1.17  1.90  2.12
+#                             0.1    3.35  4.33  3.59 | 1.20  2.00  2.18
+LATE = 0.02
+CLOCKS = 1.05  # no two clocks, of worker and coordinator, run apart by more than this factor
+
+
+class NotTaken(RuntimeError):
+    """No value is taken now: the message says why, and for how long."""
+
+
+@dataclass(frozen=True, eq=False)
+class Held:
+    """What the coordinator holds, or would hold after the delta in flight."""
+
+    upto: int = 0
+    mark: bytes = NO_MARK
+    picture: Picture = NOTHING
+    shift: float = 0.0  # when it covered all there was
+
+
+@dataclass(frozen=True, eq=False)
+class Flight:
+    data: bytes
+    delta: Delta
+    makes: Held
+    grant: Grant  # by which it lives meanwhile
+    since: float
+
+
+class Outbox:
+    """Decides what to say of one source, and when."""
+
+    def __init__(
+        self,
+        source: Source,
+        digest: Digest,
+        *,
+        now: float,
+        linger_s: float = 1.0,
+        lifetime_s: float = 10.0,
+    ) -> None:
+        self.source, self.digest = source, digest
+        self.acknowledged = 0
+        self.closed = False
+        self.outdated = False
+        self._linger_s, self._lifetime_s = linger_s, lifetime_s
+        self._returning = digest.count > 0
+        self._held = Held()
+        self._trusted = not self._returning
+        self._flight: Flight | None = None
+        self._grant = NO_GRANT
+        self._epsilon: float | None = None
+        self._heartbeat_s = HEARTBEAT_S_MAX
+        self._ledger = self._echoed = 0
+        self._due = self._returning
+        self._look_at: float = 0  # values; below that many the promise needs no look
+        self._waits = True  # nothing can be acknowledged before the next signature
+        self._unbound = False
+        self._closing = False
+        self._raw = 8 * digest.count
+        self._touched = self._signed = now
+        self._ordinary = -math.inf
+
+    def __repr__(self) -> str:
+        return f"<outbox of {self.source}: {self.acknowledged} of {self.count} acknowledged>"
+
+    def add(self, values: ArrayLike, *, now: float, raw: int | None = None) -> int:
+        """Take a batch; it is received once as many values are `acknowledged` as are returned.
+
+        `raw` is how many bytes its users sent. If one is not a value, none is taken: `BadValue`.
+        """
+        if self._closing or self._returning or self.outdated:
+            raise NotTaken(self._why_not())
+        before = self.digest.count
+        self.digest.add(values)
+        count = self.digest.count
+        self._raw += 8 * (count - before) if raw is None else raw
+        self._touched = now
+        if count >= self._look_at:
+            self._look(now)
+        elif not self._waits:
+            self.acknowledged = count
+        return count
+
+    @property
+    def count(self) -> int:
+        return self.digest.count
+
+    @property
+    def due(self) -> bool:
+        """Whether something must be said at once, whatever the time."""
+        return self._due
+
+    @property
+    def due_at(self) -> float:
+        """From when on a new delta is wanted; -inf for at once. A delta in flight goes first."""
+        if self._due:
+            return -math.inf
+        if self.closed or self.outdated or not self.digest.count:
+            return math.inf
+        unsettled = self.digest.count > self._held.upto or self._echoed != self._ledger
+        settles = max(self._touched, self._signed) + self._linger_s if unsettled else math.inf
+        return min(settles, self._signed + self._heartbeat_s)
+
+    def delta(self, *, now: float) -> bytes | None:
+        """The bytes to send now: those in flight again, or new ones; None if nothing is due."""
+        flight = self._flight
+        if flight is None:
+            if now < self.due_at:
+                return None
+            flight = self._cut(now)
+        elif not self._unbound and now - flight.since >= self._heartbeat_s:
+            self._unbound = True
+            flight = self._cut(now)
+        if not self._unbound:
+            self._ordinary = now
+        if flight is not self._flight or self._is_cut_off(now):
+            self._flight = flight
+            self._look(now)
+        return flight.data
+
+    def receive(self, receipt: Receipt, *, now: float) -> None:
+        """What came of the newest bytes that were sent."""
+        flight = self._flight
+        if flight is None:
+            return
+        self._flight = None
+        self._epsilon, self._ledger = receipt.epsilon, receipt.ledger
+        self._heartbeat_s, self._grant = receipt.heartbeat_s, receipt.grant
+        if receipt.mark == flight.makes.mark:
+            self._is_signed(flight, now)
+        else:
+            self._is_refused(receipt)
+
+    def goodbye(self) -> None:
+        """Take nothing more, say what there is, and that this was all."""
+        self.closed = self.closed or self.outdated or not self.digest.count
+        self._closing, self._due = True, not self.closed
+
+    def _why_not(self) -> str:
+        if self.outdated:
+            return "the coordinator knows more of this source than is here; begin a new one"
+        if self._closing:
+            return "this source has said goodbye"
+        return "restored, and waiting for the coordinator to sign what this source still has"
+
+    def _is_signed(self, flight: Flight, now: float) -> None:
+        self._held, self._trusted, self._returning = flight.makes, True, False
+        self.acknowledged = max(self.acknowledged, flight.makes.upto)
+        self._signed, self._echoed = now, flight.delta.ledger
+        self.closed = flight.delta.final
+        was_unbound, self._unbound = self._unbound, False
+        lowered = self._grant.allowance < flight.grant.allowance
+        outgrown = lowered and flight.delta.shift > self._grant.allowance  # said once, not for ever
+        self._due = not self.closed and (was_unbound or self._closing or outgrown)
+        self._look(now)
+
+    def _is_refused(self, receipt: Receipt) -> None:
+        """The picture is not what it was thought to be; whatever it is, a whole replaces it."""
+        self._held, self._trusted = Held(receipt.upto, receipt.mark), False
+        self.outdated = receipt.upto > self.digest.count
+        self._due = not self.outdated
+        self._waits, self._look_at = True, math.inf
+
+    def _is_cut_off(self, now: float) -> bool:
+        silent_s = self._lifetime_s + SILENT_HEARTBEATS * self._heartbeat_s
+        listed = now >= self._ordinary + CLOCKS * silent_s
+        return self._unbound and listed and self._ledger != 0
+
+    def _look(self, now: float) -> None:
+        """Does the promise hold, for how many more values at least, and is it time to speak?"""
+        count, flight = self.digest.count, self._flight
+        if self._is_cut_off(now):
+            self._acknowledge(count, look_at=0)
+            return
+        self._waits, self._look_at = True, math.inf
+        if not self._trusted:
+            return
+        values, ranks = self._room(self._held)
+        if flight is not None:
+            in_flight = self._room(flight.makes)
+            values, ranks = min(values, in_flight[0]), min(ranks, in_flight[1])
+        spare = min(values, ranks)
+        early = min(values - LATE * self._grant.patience, ranks - LATE * self._grant.allowance)
+        if spare >= 0:
+            look_in = math.floor(spare) + 1 if flight or early <= 0 else math.ceil(early)
+            self._acknowledge(count, look_at=count + look_in)
+        if flight is None and early <= 0 and count > self._held.upto:
+            self._due = True
+
+    def _acknowledge(self, count: int, look_at: float) -> None:
+        self.acknowledged, self._waits, self._look_at = count, False, look_at
+
+    def _room(self, held: Held) -> tuple[int, float]:
+        """How many more values may be pending, and ranks shifted; negative where it is broken."""
+        count = self.digest.count
+        values = self._grant.patience - (count - held.upto)
+        if values < 0 or not held.upto:
+            return -1, 0
+        shift = held.shift if count == held.upto else rank_shift(self.digest.clusters, held.picture)
+        return values, self._grant.allowance - shift
+
+    def _cut(self, now: float) -> Flight:
+        """A new delta, of all there is."""
+        clusters, held = self.digest.clusters, self._held
+        self._trusted = self._trusted and not self._unbound
+        form, segments = worded(
+            clusters,
+            held.picture if self._trusted else NOTHING,
+            held.shift,
+            self._allowance(clusters.count),
+        )
+        delta = Delta(
+            source=self.source,
+            base=held.mark,
+            since=0 if form is Form.WHOLE else held.upto,
+            upto=clusters.count,
+            form=form,
+            segments=segments,
+            shift=0,
+            digest_error=self.digest.rank_error_max,
+            ledger=self._ledger,
+            final=self._closing,
+            unbound=self._unbound,
+            raw=self._raw,
+        )
+        picture = delta.drawn_on(held.picture)
+        delta = replace(delta, shift=rank_shift(clusters, picture))
+        data = pack_delta(delta)
+        self._due = False
+        makes = Held(delta.upto, mark_of(data), picture, delta.shift)
+        return Flight(data, delta, makes, self._grant, since=now)
+
+    def _allowance(self, count: int) -> float:
+        """What to expect when so many values are covered: the own part grows with them.
+
+        Where there is no row yet, as much again from the pool: a whole is within half of that, so
+        within the own part, which is certain. And before the first receipt, as if epsilon were the
+        least that the digest is good for.
+        """
+        epsilon = self._epsilon or self.digest.rank_error_max / COARSEST
+        own, then = own_part(epsilon, count), own_part(epsilon, self._held.upto)
+        if not self._held.upto:
+            return 2 * own.allowance
+        return max(0.0, self._grant.allowance + own.allowance - then.allowance)
