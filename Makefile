@@ -3,7 +3,7 @@
 # Nothing is installed outside .venv, and nothing is needed but make and Python 3.11 or newer.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test check lint types grid bench clean
+.PHONY: help setup test check lint types grid sim bench clean
 
 CANDIDATES := python3 python3.14 python3.13 python3.12 python3.11
 NEW_ENOUGH := -c 'import sys; sys.exit(sys.version_info < (3, 11))'
@@ -52,8 +52,11 @@ lint: setup ## mend formatting and what ruff can mend
 types: setup ## check the types
 	$(BIN)/python -m mypy
 
-grid: setup ## test every stream, rank error and batch size, not a sample (six minutes)
+grid: setup ## test every stream, rank error and batch size, not a sample (half an hour)
 	$(BIN)/python -m pytest --grid --durations=5
+
+sim: setup ## simulate storms: make sim N=1000 runs so many, make sim SEED=7 repeats one
+	$(BIN)/python -m pytest --quiet tests/test_storm.py --seed $(or $(SEED),1) --storms $(or $(N),$(if $(SEED),1,1000))
 
 bench: .venv/bench ## measure the digest beside its peers, in one run (half a minute)
 	$(BIN)/python -m benchmarks.digest peers

@@ -1,4 +1,6 @@
-"""Options `--seed` and `--grid`, and a last line: how often a promise was put to the test."""
+"""Options `--seed`, `--storms`, `--grid`, and a last line: how often a promise was tested."""
+
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -12,8 +14,18 @@ settings.register_profile(
 settings.load_profile("shared")
 
 
+def at_least(least: int) -> Callable[[str], int]:
+    def number(given: str) -> int:
+        if int(given) < least:
+            raise ValueError(f"must be at least {least}")
+        return int(given)
+
+    return number
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--seed", type=int, default=1, help="what the sampled tests draw from")
+    parser.addoption("--seed", type=at_least(0), default=1, help="what the sampled tests draw from")
+    parser.addoption("--storms", type=at_least(1), default=100, help="how many storms to simulate")
     parser.addoption("--grid", action="store_true", help="run every case, not a sample")
 
 
