@@ -151,7 +151,7 @@ class Total:
         self._x = np.concatenate([picture.x for picture in pictures])
         self._below = np.concatenate([picture.below for picture in pictures])
         self._upto = np.concatenate([picture.upto for picture in pictures])
-        self._knots: list[float] = np.sort(self._x).tolist()
+        self._knots = np.sort(self._x)
 
     def __len__(self) -> int:
         return len(self.weights)
@@ -180,7 +180,9 @@ class Total:
         before all values, negative still after all.
         """
         knots, end = self._knots, len(self._knots)
-        first = bisect_left(range(end), True, key=lambda at: height(self.ranks(knots[at])) >= 0)
+        first = bisect_left(
+            range(end), True, key=lambda at: height(self.ranks(float(knots[at]))) >= 0
+        )
         if first == end:
             return np.inf, np.inf
         before = height(np.zeros(len(self)))
@@ -190,17 +192,20 @@ class Total:
         if height(self.ranks(start)) > 0 or start < knots[first]:
             return start, start
         after = bisect_left(
-            range(end), True, lo=first, key=lambda at: height(self.ranks_below(knots[at])) > 0
+            range(end),
+            True,
+            lo=first,
+            key=lambda at: height(self.ranks_below(float(knots[at]))) > 0,
         )
-        return start, knots[-1] if after == end else self._within(height, after)
+        return start, float(knots[-1]) if after == end else self._within(height, after)
 
     def _within(self, height: Height, at: int) -> float:
         """Where it passes zero on the way from the knot before to this one."""
-        right = self._knots[at]
+        right = float(self._knots[at])
         arriving = height(self.ranks_below(right))
         if arriving <= 0:
             return right
-        left = self._knots[at - 1]
+        left = float(self._knots[at - 1])
         leaving = height(self.ranks(left))
         if leaving >= 0:
             return left
