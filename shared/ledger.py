@@ -58,7 +58,6 @@ from shared.values import Floats
 Key: TypeAlias = tuple[str, int]
 """A stream, and the number of a source in it."""
 
-
 ROW_KNOTS_MAX = 2 * SEGMENTS_MAX  # many more than any outbox lets a row have
 
 
@@ -251,10 +250,10 @@ class Ledger:
         except MalformedMessage as error:
             return Refusal("malformed", str(error))
         row = self.row(delta.source)
-        if refusal := self._refusal(row, delta):
-            self._doubted.add(delta.source.key)
-            return refusal
         if mark_of(data) != row.mark:
+            if refusal := self._refusal(row, delta):
+                self._doubt(row, delta)
+                return refusal
             row = self._changed(row, delta, data, now)
         return self._receipt(row)
 
@@ -276,9 +275,14 @@ class Ledger:
             rows.keep(row)
             self._heard[delta.source.key] = now
             self._doubted.discard(delta.source.key)
-        elif delta.upto > row.upto and not (row.final and row.ledger == self.number):
-            self._doubted.add(delta.source.key)
+        else:
+            self._doubt(row, delta)
         return row
+
+    def _doubt(self, row: Row, delta: Delta) -> None:
+        """It knows of more values than the row covers, unless it has said goodbye since."""
+        if delta.upto > row.upto and not (row.final and row.ledger == self.number):
+            self._doubted.add(delta.source.key)
 
     def _receipt(self, row: Row) -> Receipt:
         return Receipt(

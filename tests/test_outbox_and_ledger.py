@@ -402,6 +402,19 @@ def test_a_goodbye_waits_its_turn() -> None:
     assert outbox.closed
 
 
+def test_a_late_word_of_one_that_said_goodbye_since_raises_no_doubt() -> None:
+    ledger = a_ledger()
+    outbox = settled(ledger)
+    late = exchange(outbox, ledger, now=LINGER_S)
+    outbox.goodbye()
+    exchange(outbox, ledger, now=LINGER_S)
+    judged(ledger, pack_delta(replace(late, upto=late.upto + 1)), now=LINGER_S)
+    assert not ledger.is_silent(ledger.row(outbox.source), now=LINGER_S)
+    again = a_ledger(number=2, rows=list(ledger.rows))
+    judged(again, pack_delta(replace(late, upto=late.upto + 1)), now=LINGER_S)
+    assert again.is_silent(again.row(outbox.source), now=LINGER_S), "that copy may be an old one"
+
+
 def test_to_say_goodbye_twice_is_to_say_it_once() -> None:
     ledger = a_ledger()
     outbox = settled(ledger)
@@ -510,7 +523,7 @@ def test_a_digest_too_coarse_for_epsilon_is_refused_with_a_sentence() -> None:
 
 
 def test_a_row_does_not_grow_without_end() -> None:
-    ledger, outbox = a_ledger(), an_outbox()
+    ledger, outbox, accepted = a_ledger(), an_outbox(), b""
     outbox.add(-1.0, now=0)
     delta = exchange(outbox, ledger)
     for at in range(4):
@@ -527,8 +540,10 @@ def test_a_row_does_not_grow_without_end() -> None:
             )
         )
         delta, answer = unpack_delta(data), ledger.receive(data, now=0)
+        accepted = data if isinstance(answer, Receipt) else accepted
     assert isinstance(answer, Refusal)
     assert answer.code == "too_long"
+    assert not isinstance(ledger.receive(accepted, now=0), Refusal), "a repeat is none the worse"
     assert ledger.row(outbox.source).upto == 1 + 3 * 2**15
 
 
