@@ -68,7 +68,7 @@ CLOCKS = 1.05  # no two clocks, of worker and coordinator, run apart by more tha
 
 
 class NotTaken(RuntimeError):
-    """No value is taken now: the message says why, and for how long."""
+    """No value is taken now; the message says why."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,7 +14,6 @@ was drawn. A repeated delta is known by its mark, a stranger's by its base.
 
     delta       [1, worker, stream, number, base, since, upto, form, knots, weights, shift,
                  digest error in millionths, ledger, flags, raw]
-
     receipt     [1, upto, mark, allowance, patience, epsilon, heartbeat_s, ledger]
     request     [delta, ...]   each a byte string of its own, so that a bad one harms no other
     response    [receipt or refusal, ...]   in the request's order; a refusal is [code, sentence]

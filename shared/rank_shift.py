@@ -29,14 +29,14 @@ low_j <= R <= high_{j+1}. F never falls, so on that stretch the two are furthest
     rank_shift  =  max over j of  high_{j+1} - n F(v_j)  and  n F(v_{j+1}-) - low_j
 
 with 0 before the first bound and n after the last. That is an upper bound over all real x, both
-sides of every jump, from what is proven, rounded up to a whole rank. One more value moves it by at
-most one rank: R by 0 or 1, n F(x) by F(x).
+sides of every jump, from what is proven, rounded up to a sixteenth of a rank. One more value moves
+it by at most one rank: R by 0 or 1, n F(x) by F(x).
 
 Budgets
 -------
 A source lives by a grant: its rank shift is at most `allowance`, its pending values at most
-`patience`, both whole numbers. Each source has a part of its own and a share of a pool, so that
-a small one among giants hardly ever speaks:
+`patience`, the one in sixteenths of a rank, the other a whole number. Each source has a part of its
+own and a share of a pool, so that a small one among giants hardly ever speaks:
 
     allowance   own 0.3 epsilon * p_i     pool 0.3 epsilon * p
     patience    own 1.2 epsilon * p_i     pool 0.2 epsilon * p

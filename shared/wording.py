@@ -39,7 +39,9 @@ OVERHEAD, SEGMENT = 280, 5  # bytes: of a request with its headers, of a segment
 TOLERANCES = (0.4, 0.3, 0.2, 0.1)
 SAME = 0.8
 
-FEW = 32  # new values that travel as they are
+# New values that travel as they are. With 8 in place of 32, twenty sources of a thousand single
+# values said a tenth less at epsilon 5 %, and took three times as long at 1 %; measured once.
+FEW = 32
 KNOTS_MAX = 1000  # of a picture that segments are added to
 
 
