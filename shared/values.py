@@ -35,10 +35,19 @@ WORDS: dict[type, str] = {
 class BadValue(ValueError):
     """What was given is not a value: `code` is for programs, the message for people."""
 
-    def __init__(self, code: str, message: str, position: int | None = None) -> None:
-        super().__init__(message)
+    def __init__(self, code: str, what: str, position: int | None = None) -> None:
+        super().__init__(code, what, position)
         self.code = code
+        self.what = what
         self.position = position
+
+    def __str__(self) -> str:
+        return self.what if self.position is None else f"value {self.position} {self.what}"
+
+    def moved(self, by: int) -> "BadValue":
+        """The same, where what was given stands behind `by` other values."""
+        position = None if self.position is None else self.position + by
+        return BadValue(self.code, self.what, position)
 
 
 def as_values(given: object, *, infinite: bool = False) -> Floats:
@@ -114,21 +123,21 @@ def _as_value(given: object, position: int, infinite: bool) -> float:
             value = float(given)
             exact = value == given
         if math.isnan(value):
-            raise BadValue("not_finite", f"value {position} is NaN", position)
+            raise BadValue("not_finite", "is NaN", position)
         if not exact:
-            raise BadValue("not_exact", f"value {position} is not exact as a float64", position)
+            raise BadValue("not_exact", "is not exact as a float64", position)
         if math.isinf(value) and not infinite:
-            raise BadValue("not_finite", f"value {position} is infinite", position)
+            raise BadValue("not_finite", "is infinite", position)
         return value
     if isinstance(given, int | np.integer) and not isinstance(given, bool | np.timedelta64):
         whole = int(given)
         if abs(whole) > EXACT_MAX:
             what = "is an integer beyond 2**53; to have it rounded, send a float"
-            raise BadValue("not_exact", f"value {position} {what}", position)
+            raise BadValue("not_exact", what, position)
         return float(whole)
     raise _not_a_number(type(given), position)
 
 
 def _not_a_number(kind: type, position: int) -> BadValue:
     name = WORDS.get(kind, kind.__name__)
-    return BadValue("not_a_number", f"value {position} is {name}, not a number", position)
+    return BadValue("not_a_number", f"is {name}, not a number", position)

@@ -1,6 +1,7 @@
 """What counts as a value, and how the first thing that does not is named."""
 
 import math
+import pickle
 from array import array
 from collections import deque
 from decimal import Decimal
@@ -114,6 +115,29 @@ def test_the_first_bad_position_is_named(
         as_values(given)
     assert (refused.value.code, refused.value.position) == (code, position)
     assert message in str(refused.value)
+
+
+def test_a_refusal_moves_with_the_batch_it_was_found_in() -> None:
+    with pytest.raises(BadValue) as refused:
+        as_values([1, True])
+    moved = refused.value.moved(40)
+    assert (moved.code, moved.position) == ("not_a_number", 41)
+    assert str(moved) == "value 41 is a boolean, not a number"
+    assert str(moved.moved(1)) == "value 42 is a boolean, not a number"
+    assert str(refused.value) == "value 1 is a boolean, not a number"
+
+
+def test_a_refusal_of_the_whole_batch_has_no_place_to_move() -> None:
+    with pytest.raises(BadValue) as refused:
+        as_values(np.zeros((2, 3)))
+    moved = refused.value.moved(40)
+    assert (moved.code, moved.position) == ("not_one_dimensional", None)
+    assert str(moved) == str(refused.value)
+
+
+def test_a_refusal_survives_being_sent_to_another_process() -> None:
+    there = pickle.loads(pickle.dumps(BadValue("not_finite", "is NaN", 3)))  # noqa: S301  our own
+    assert (there.code, there.position, str(there)) == ("not_finite", 3, "value 3 is NaN")
 
 
 def test_an_integer_too_long_to_print_is_refused_all_the_same() -> None:
