@@ -23,23 +23,35 @@ one may, once epsilon was lowered or rows were forgotten. Then the certificate s
 
 Who is silent
 -------------
-A source is heard when a delta of it is accepted; a repeat is not news. It is live while its last
-delta echoes this start of the ledger, was heard within three heartbeats, did not say `unbound`, and
-nothing since claimed to know more values than the row covers. One that said goodbye stays live. An
-answer is complete when all sources are live, and the ledger has listened for three heartbeats.
+A source is heard when a delta of it is accepted; a repeat is not news. It is live while it was
+heard within three heartbeats, its last delta echoes the number that its receipts bear, and nothing
+since claimed to know more than the row covers. That number is drawn at each start, and
+becomes another when a source is heard for the first time, or after it was late. One that said
+goodbye, and echoed that number, is not silent; nor is one that was retired, until it speaks again.
+An answer is complete when nobody is silent, and the ledger has listened for three heartbeats.
+
+So a source that has read no receipt for six heartbeats is silent, whatever the network does with
+what it sent: bytes may be stuck for an hour in a buffer or a paused process. *Proof.* Let the mark
+in the last receipt it read be made at time a; what it sent since is drawn on that mark, and so at
+most one delta of it is accepted, at time t. If t is three heartbeats after a or later, or a start
+of the ledger lies between the two, the source was late, and its receipts bear a number now that it
+has not read. Otherwise it is live until at most three heartbeats after t. And what was drawn on
+older marks is not accepted, but by a ledger that has forgotten; then too it was late. []
 """
 
-from collections.abc import Iterable, Iterator
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from enum import StrEnum
 from functools import cached_property
-from typing import TypeAlias
+from typing import NamedTuple
 
 import numpy as np
 
 from shared.picture import NOTHING, Picture, Total
 from shared.protocol import (
-    COARSEST,
     EPSILON_MIN,
+    ID_MAX,
     NO_MARK,
     SEGMENTS_MAX,
     SILENT_HEARTBEATS,
@@ -50,13 +62,11 @@ from shared.protocol import (
     Refusal,
     Source,
     mark_of,
+    too_coarse,
     unpack_delta,
 )
 from shared.rank_shift import NO_GRANT, Estimate, Grant, floored, own_part, pool
 from shared.values import Floats
-
-Key: TypeAlias = tuple[str, int]
-"""A stream, and the number of a source in it."""
 
 ROW_KNOTS_MAX = 2 * SEGMENTS_MAX  # many more than any outbox lets a row have
 
@@ -76,13 +86,18 @@ class Row:
     shift: float = 0.0
     ledger: int = 0
     final: bool = False
-    unbound: bool = False
+    retired: bool = False  # by an operator, who knows that it will not come back
     deltas: int = 0  # accepted
     bytes_: int = 0  # of those
     raw: int = 0
 
     def __repr__(self) -> str:
         return f"<row of {self.source}: {self.upto} values, mark {self.mark.hex()}>"
+
+    @property
+    def closed(self) -> bool:
+        """Whether nothing more is expected of it."""
+        return self.final or self.retired
 
     @cached_property
     def counted(self) -> Grant:
@@ -96,7 +111,7 @@ class Row:
         follows = delta.since == self.upto or delta.form is Form.WHOLE
         return delta.base == self.mark and follows and delta.upto >= self.upto
 
-    def after(self, delta: Delta, data: bytes) -> "Row":
+    def after(self, delta: Delta, data: bytes, *, final: bool) -> "Row":
         return Row(
             source=delta.source,
             picture=delta.drawn_on(self.picture),
@@ -105,12 +120,24 @@ class Row:
             lives_by=self.granted,
             shift=delta.shift,
             ledger=delta.ledger,
-            final=delta.final,
-            unbound=delta.unbound,
+            final=final,
             deltas=self.deltas + 1,
             bytes_=self.bytes_ + len(data),
             raw=delta.raw,
         )
+
+
+class Outcome(StrEnum):
+    ACCEPTED = "accepted"
+    REPEATED = "repeated"  # it is the one that made the row
+    STRANGE = "strange"  # it was drawn on another picture than the row's
+    REFUSED = "refused"
+
+
+class Verdict(NamedTuple):
+    delta: Delta | None  # None: it is none
+    outcome: Outcome
+    answer: Receipt | Refusal
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,6 +153,20 @@ class Answer:
     complete: bool
     live: int
     silent: int
+    until: float  # so long it stays the answer, if nothing is heard before
+
+
+@dataclass
+class Hearing:
+    """What this start of the ledger knows of when a source was heard."""
+
+    source: Source
+    number: int  # what its deltas must echo
+    at: float = -math.inf
+    doubted: bool = False  # something claimed to know more values than the row covers
+
+    def late_at(self, heartbeat_s: float) -> float:
+        return self.at + SILENT_HEARTBEATS * heartbeat_s
 
 
 class Rows:
@@ -137,17 +178,30 @@ class Rows:
         self._open = 0  # how many have not said goodbye
         self._spent = NO_GRANT  # of the pool
         self._sums: tuple[Total, float, Floats] | None = None
+        self.hearings: dict[int, Hearing] = {}
         self.weight = 0
+        self.changes = 0  # to what answers are made of
 
     def __iter__(self) -> Iterator[Row]:
         return iter(self._rows.values())
+
+    @property
+    def sources(self) -> Iterator[Source]:
+        """Of all rows, and of all that would have one had they been accepted."""
+        rows = self._rows
+        yield from (row.source for row in rows.values())
+        yield from (
+            hearing.source
+            for number, hearing in self.hearings.items()
+            if hearing.doubted and number not in rows
+        )
 
     def of(self, source: Source) -> Row:
         return self._rows.get(source.number) or Row(source=source)
 
     def granted(self, row: Row) -> Row:
         """With the part of its own, and an equal share of the pool or what is left of that."""
-        if row.final:
+        if row.closed:
             return row
         weight, open_, spent = self._without(row)
         budget = pool(self._epsilon, weight + row.upto)
@@ -173,19 +227,22 @@ class Rows:
 
     def restore(self, row: Row) -> None:
         """As it was, whatever it was granted then."""
+        old = self._rows.get(row.source.number)
         weight, open_, spent = self._without(row)
         self.weight = weight + row.upto
-        self._open = open_ + (not row.final)
+        self._open = open_ + (not row.closed)
         self._spent = spent.plus(self._beyond(row))
         self._rows[row.source.number] = row
-        self._sums = None
+        if old is None or (old.picture, old.counted) != (row.picture, row.counted):
+            self._sums = None
+            self.changes += 1
 
     def _without(self, row: Row) -> tuple[int, int, Grant]:
         """Weight, open sources and what is spent of the pool, leaving this source out."""
         old = self._rows.get(row.source.number)
         if old is None:
             return self.weight, self._open, self._spent
-        weight, open_ = self.weight - old.upto, self._open - (not old.final)
+        weight, open_ = self.weight - old.upto, self._open - (not old.closed)
         return weight, open_, self._spent.beyond(self._beyond(old))
 
     def _beyond(self, row: Row) -> Grant:
@@ -204,7 +261,10 @@ class Rows:
 
 
 class Ledger:
-    """Takes deltas, gives receipts, and knows every quantile of every stream."""
+    """Takes deltas, gives receipts, and knows every quantile of every stream.
+
+    `number` is drawn at random at each start, from 1 to 2**64 - 1.
+    """
 
     def __init__(
         self,
@@ -220,8 +280,6 @@ class Ledger:
         self.epsilon, self.number, self.heartbeat_s = epsilon, number, heartbeat_s
         self._started = now
         self._streams: dict[str, Rows] = {}
-        self._heard: dict[Key, float] = {}
-        self._doubted: set[Key] = set()
         for row in rows:
             self._begun(row.source.stream).restore(row)
 
@@ -237,52 +295,84 @@ class Ledger:
 
     @property
     def streams(self) -> list[str]:
-        return sorted(self._streams)
+        return sorted(name for name, rows in self._streams.items() if rows.weight)
+
+    @property
+    def known(self) -> Iterator[Row]:
+        """All rows, and an empty one for each source that was heard of but never accepted."""
+        return (rows.of(one) for rows in self._streams.values() for one in rows.sources)
+
+    def changes(self, stream: str) -> int:
+        """Another number whenever an answer may be another, but for the passing of time."""
+        return self._rows(stream).changes
+
+    def heard_at(self, source: Source) -> float:
+        """When a delta of it was last accepted; -inf: never in this start."""
+        hearing = self._rows(source.stream).hearings.get(source.number)
+        return hearing.at if hearing else -math.inf
 
     def row(self, source: Source) -> Row:
         """What is held of a source; an empty row if nothing is."""
         return self._rows(source.stream).of(source)
 
     def receive(self, data: bytes, *, now: float) -> Receipt | Refusal:
+        return self.judge(data, now=now).answer
+
+    def judge(self, data: bytes, *, now: float) -> Verdict:
         """Take one delta for what it is, and say what the row now is."""
         try:
             delta = unpack_delta(data)
         except MalformedMessage as error:
-            return Refusal("malformed", str(error))
+            return Verdict(None, Outcome.REFUSED, Refusal("malformed", str(error)))
         row = self.row(delta.source)
-        if mark_of(data) != row.mark:
-            if refusal := self._refusal(row, delta):
-                self._doubt(row, delta)
-                return refusal
+        if mark_of(data) == row.mark:
+            return Verdict(delta, Outcome.REPEATED, self._receipt(row))
+        refusal = self._refusal(row, delta)
+        if refusal is None and row.accepts(delta):
             row = self._changed(row, delta, data, now)
-        return self._receipt(row)
+            return Verdict(delta, Outcome.ACCEPTED, self._receipt(row))
+        self._doubt(row, delta)
+        if refusal is None:
+            return Verdict(delta, Outcome.STRANGE, self._receipt(row))
+        return Verdict(delta, Outcome.REFUSED, refusal)
 
     def _refusal(self, row: Row, delta: Delta) -> Refusal | None:
-        most = self.epsilon * COARSEST
-        if delta.digest_error > most * (1 + 1e-9):
-            what = (
-                f"a digest with a rank error of {delta.digest_error} is too coarse for an epsilon"
-            )
-            return Refusal("too_coarse", f"{what} of {self.epsilon}: it must be at most {most}")
+        if coarse := too_coarse(delta.digest_error, self.epsilon):
+            return Refusal("too_coarse", coarse)
         if delta.form is Form.MORE and len(row.picture) + len(delta.segments) > ROW_KNOTS_MAX:
             return Refusal("too_long", f"a row has at most {ROW_KNOTS_MAX} knots: send a whole")
         return None
 
     def _changed(self, row: Row, delta: Delta, data: bytes, now: float) -> Row:
-        if row.accepts(delta):
-            rows = self._begun(delta.source.stream)
-            row = rows.granted(row.after(delta, data))
-            rows.keep(row)
-            self._heard[delta.source.key] = now
-            self._doubted.discard(delta.source.key)
-        else:
-            self._doubt(row, delta)
+        rows = self._begun(delta.source.stream)
+        was_silent = self.is_silent(row, now=now)
+        hearing = self._hearing(delta.source)
+        self._is_heard(hearing, now)
+        row = row.after(delta, data, final=delta.final and delta.ledger == hearing.number)
+        row = rows.granted(row)
+        rows.keep(row)
+        rows.changes += was_silent != self.is_silent(row, now=now)
         return row
 
+    def _hearing(self, source: Source) -> Hearing:
+        hearings = self._begun(source.stream).hearings
+        return hearings.setdefault(source.number, Hearing(source, self.number))
+
+    def _is_heard(self, hearing: Hearing, now: float) -> None:
+        if now >= hearing.late_at(self.heartbeat_s):
+            hearing.number = hearing.number % ID_MAX + 1
+        hearing.at, hearing.doubted = now, False
+
     def _doubt(self, row: Row, delta: Delta) -> None:
-        """It knows of more values than the row covers, unless it has said goodbye since."""
-        if delta.upto > row.upto and not (row.final and row.ledger == self.number):
-            self._doubted.add(delta.source.key)
+        """It knows of more than the row covers, or was thought to be gone; unless it went since."""
+        gone = row.final and self.heard_at(row.source) > -math.inf
+        if not gone and (row.final or delta.upto > row.upto):
+            self._hearing(delta.source).doubted = True
+            self._begun(delta.source.stream).changes += 1
+
+    def _number_of(self, source: Source) -> int:
+        hearing = self._rows(source.stream).hearings.get(source.number)
+        return hearing.number if hearing else self.number
 
     def _receipt(self, row: Row) -> Receipt:
         return Receipt(
@@ -291,34 +381,81 @@ class Ledger:
             grant=row.granted,
             epsilon=self.epsilon,
             heartbeat_s=self.heartbeat_s,
-            ledger=self.number,
+            ledger=self._number_of(row.source),
         )
 
     def is_silent(self, row: Row, *, now: float) -> bool:
-        if row.source.key in self._doubted:
+        hearing = self._rows(row.source.stream).hearings.get(row.source.number)
+        if hearing is not None and hearing.doubted:
             return True
-        if row.final:
-            return False
-        heard = self._heard.get(row.source.key, -np.inf)
-        late = now - heard > SILENT_HEARTBEATS * self.heartbeat_s
-        return late or row.unbound or row.ledger != self.number
+        if row.closed or hearing is None:
+            return not row.closed
+        return now >= hearing.late_at(self.heartbeat_s) or row.ledger != hearing.number
+
+    def retire(self, worker: str, *, now: float) -> list[Row]:
+        """Its silent sources will not come back: their values stay counted, nobody waits for more.
+
+        Should one speak after all, it is listed again.
+        """
+        silent = [
+            row
+            for row in self.known
+            if row.source.worker == worker and self.is_silent(row, now=now)
+        ]
+        return [self._retired(row) for row in silent]
+
+    def _retired(self, row: Row) -> Row:
+        rows, number = self._begun(row.source.stream), row.source.number
+        row = replace(row, retired=True)
+        if row.upto:
+            rows.restore(row)
+        if number in rows.hearings:
+            rows.hearings[number].doubted = False
+        rows.changes += 1
+        return row
 
     def answer(self, q: float = 0.5, *, stream: str = "default", now: float) -> Answer:
         """A quantile of all values in a stream, and how wrong it can be."""
-        if not 0 <= q <= 1:
-            raise ValueError(f"q must be from 0 to 1, not {q}")
+        return self.answers([q], stream=stream, now=now)[0]
+
+    def answers(self, qs: Sequence[float], *, stream: str, now: float) -> list[Answer]:
+        """Several at once, of one moment."""
+        for q in qs:
+            if not 0 <= q <= 1:
+                raise ValueError(f"q must be from 0 to 1, not {q}")
         rows = self._rows(stream)
-        silent = {row.source.key for row in rows if self.is_silent(row, now=now)}
-        silent |= {key for key in self._doubted if key[0] == stream}
-        listened = now - self._started >= SILENT_HEARTBEATS * self.heartbeat_s
-        return Answer(
-            stream=stream,
-            q=q,
-            count=rows.weight,
-            epsilon=self.epsilon,
-            estimate=rows.estimate(q),
-            exact=not silent and listened and all(row.counted == NO_GRANT for row in rows),
-            complete=not silent and listened,
-            live=sum(not row.final and row.source.key not in silent for row in rows),
-            silent=len(silent),
-        )
+        live, silent, until = self._attendance(rows, now)
+        complete = not silent and now >= self.listens_until
+        exact = complete and all(row.counted == NO_GRANT for row in rows)
+        return [
+            Answer(
+                stream=stream,
+                q=q,
+                count=rows.weight,
+                epsilon=self.epsilon,
+                estimate=rows.estimate(q),
+                exact=exact,
+                complete=complete,
+                live=live,
+                silent=silent,
+                until=until,
+            )
+            for q in qs
+        ]
+
+    @property
+    def listens_until(self) -> float:
+        """Before then it cannot know who is missing."""
+        return self._started + SILENT_HEARTBEATS * self.heartbeat_s
+
+    def _attendance(self, rows: Rows, now: float) -> tuple[int, int, float]:
+        """How many sources are live, how many silent, and how long that stays so by itself."""
+        live = silent = 0
+        until = self.listens_until if now < self.listens_until else math.inf
+        for row in map(rows.of, rows.sources):
+            if self.is_silent(row, now=now):
+                silent += 1
+            elif not row.closed:
+                live += 1
+                until = min(until, rows.hearings[row.source.number].late_at(self.heartbeat_s))
+        return live, silent, until

@@ -29,15 +29,15 @@ before the coordinator knows.
 
 Cut off
 -------
-An ordinary delta that stays unsigned for a heartbeat is given up; all that follow say `unbound`, by
-which the coordinator lists the source as silent, until one is signed. When it must have done so in
-any case, because a request lives no longer than its lifetime and nothing ordinary was sent since,
-the promise binds nobody any more, and everything is acknowledged again. A source that never heard
-of a coordinator waits on: nobody could list what nobody knows.
+A source that has had no receipt for six heartbeats is listed as silent, whatever of what it sent
+arrived, and however late (`ledger.py` says why). So then the promise binds nobody any more, and
+everything is acknowledged again, until the next receipt; or, if that is what is asked for, nothing
+is taken. A source that never heard of a coordinator waits on: nobody could list what nobody knows.
 """
 
 import math
 from dataclasses import dataclass, replace
+from enum import StrEnum
 
 from numpy.typing import ArrayLike
 
@@ -67,6 +67,18 @@ LATE = 0.02
 CLOCKS = 1.05  # no two clocks, of worker and coordinator, run apart by more than this factor
 
 
+class Cause(StrEnum):
+    """Why something is said."""
+
+    SHIFT = "shift"  # the allowance is used up
+    PATIENCE = "patience"  # that is used up, as it is before the first receipt
+    LINGER = "linger"  # nothing came for a while, and something is not covered yet
+    HEARTBEAT = "heartbeat"
+    FLUSH = "flush"  # somebody asked for it
+    REPAIR = "repair"  # the coordinator holds another picture than was thought
+    GOODBYE = "goodbye"
+
+
 class NotTaken(RuntimeError):
     """No value is taken now; the message says why."""
 
@@ -87,7 +99,7 @@ class Flight:
     delta: Delta
     makes: Held
     grant: Grant  # by which it lives meanwhile
-    since: float
+    cause: Cause
 
 
 class Outbox:
@@ -100,29 +112,29 @@ class Outbox:
         *,
         now: float,
         linger_s: float = 1.0,
-        lifetime_s: float = 10.0,
+        counts_cut_off: bool = True,
     ) -> None:
         self.source, self.digest = source, digest
         self.acknowledged = 0
         self.closed = False
         self.outdated = False
-        self._linger_s, self._lifetime_s = linger_s, lifetime_s
+        self._linger_s, self._counts_cut_off = linger_s, counts_cut_off
         self._returning = digest.count > 0
+        self.grant = NO_GRANT
+        self.shift = 0.0  # of the picture that the coordinator holds, when it was last looked at
+        self.flight: Flight | None = None
         self._held = Held()
         self._trusted = not self._returning
-        self._flight: Flight | None = None
-        self._grant = NO_GRANT
         self._epsilon: float | None = None
         self._heartbeat_s = HEARTBEAT_S_MAX
         self._ledger = self._echoed = 0
-        self._due = self._returning
+        self._cause = Cause.REPAIR if self._returning else None
         self._look_at: float = 0  # values; below that many the promise needs no look
         self._waits = True  # nothing can be acknowledged before the next signature
-        self._unbound = False
         self._closing = False
+        self._flush_to = 0
         self._raw = 8 * digest.count
-        self._touched = self._signed = now
-        self._ordinary = -math.inf
+        self._touched = self._signed = self._told = now
 
     def __repr__(self) -> str:
         return f"<outbox of {self.source}: {self.acknowledged} of {self.count} acknowledged>"
@@ -132,8 +144,8 @@ class Outbox:
 
         `raw` is how many bytes its users sent. If one is not a value, none is taken: `BadValue`.
         """
-        if self._closing or self._returning or self.outdated:
-            raise NotTaken(self._why_not())
+        if reason := self._why_not(now):
+            raise NotTaken(reason)
         before = self.digest.count
         self.digest.add(values)
         count = self.digest.count
@@ -150,106 +162,131 @@ class Outbox:
         return self.digest.count
 
     @property
+    def covered(self) -> int:
+        """How many values the coordinator has in its answers, as far as is known here."""
+        return self._held.upto
+
+    @property
     def due(self) -> bool:
         """Whether something must be said at once, whatever the time."""
-        return self._due
+        return self._cause is not None
 
     @property
     def due_at(self) -> float:
         """From when on a new delta is wanted; -inf for at once. A delta in flight goes first."""
-        if self._due:
+        if self.due:
             return -math.inf
         if self.closed or self.outdated or not self.digest.count:
             return math.inf
-        unsettled = self.digest.count > self._held.upto or self._echoed != self._ledger
-        settles = max(self._touched, self._signed) + self._linger_s if unsettled else math.inf
-        return min(settles, self._signed + self._heartbeat_s)
+        return min(self._settles_at, self._signed + self._heartbeat_s)
+
+    @property
+    def _settles_at(self) -> float:
+        if self.digest.count == self._held.upto and self._echoed == self._ledger:
+            return math.inf
+        return max(self._touched, self._signed) + self._linger_s
 
     def delta(self, *, now: float) -> bytes | None:
         """The bytes to send now: those in flight again, or new ones; None if nothing is due."""
-        flight = self._flight
+        flight = self.flight
         if flight is None:
             if now < self.due_at:
                 return None
-            flight = self._cut(now)
-        elif not self._unbound and now - flight.since >= self._heartbeat_s:
-            self._unbound = True
-            flight = self._cut(now)
-        if not self._unbound:
-            self._ordinary = now
-        if flight is not self._flight or self._is_cut_off(now):
-            self._flight = flight
+            quiet = Cause.LINGER if now >= self._settles_at else Cause.HEARTBEAT
+            flight = self.flight = self._cut(self._cause or quiet)
+            self._look(now)
+        elif self.is_cut_off(now=now):
             self._look(now)
         return flight.data
 
     def receive(self, receipt: Receipt, *, now: float) -> None:
         """What came of the newest bytes that were sent."""
-        flight = self._flight
+        flight = self.flight
         if flight is None:
             return
-        self._flight = None
+        self.flight, self._told = None, now
         self._epsilon, self._ledger = receipt.epsilon, receipt.ledger
-        self._heartbeat_s, self._grant = receipt.heartbeat_s, receipt.grant
+        self._heartbeat_s, self.grant = receipt.heartbeat_s, receipt.grant
         if receipt.mark == flight.makes.mark:
             self._is_signed(flight, now)
         else:
             self._is_refused(receipt)
 
+    def is_cut_off(self, *, now: float) -> bool:
+        """Whether the coordinator certainly lists this source as silent."""
+        silent_s = 2 * SILENT_HEARTBEATS * self._heartbeat_s
+        return self._ledger != 0 and now - self._told >= CLOCKS * silent_s
+
+    def flush(self) -> None:
+        """Say what is pending at once, or as soon as what is in flight is signed."""
+        self._flush_to = self.digest.count
+        if not self.flight and self._held.upto < self._flush_to:
+            self._cause = self._cause or Cause.FLUSH
+
     def goodbye(self) -> None:
         """Take nothing more, say what there is, and that this was all."""
         self.closed = self.closed or self.outdated or not self.digest.count
-        self._closing, self._due = True, not self.closed
+        self._closing, self._cause = True, None if self.closed else Cause.GOODBYE
 
-    def _why_not(self) -> str:
+    def _why_not(self, now: float) -> str | None:
         if self.outdated:
             return "the coordinator knows more of this source than is here; begin a new one"
         if self._closing:
             return "this source has said goodbye"
-        return "restored, and waiting for the coordinator to sign what this source still has"
+        if self._returning:
+            return "restored, and waiting for the coordinator to sign what this source still has"
+        if not self._counts_cut_off and self.is_cut_off(now=now):
+            return "cut off from the coordinator, which lists this source as silent"
+        return None
 
     def _is_signed(self, flight: Flight, now: float) -> None:
         self._held, self._trusted, self._returning = flight.makes, True, False
         self.acknowledged = max(self.acknowledged, flight.makes.upto)
         self._signed, self._echoed = now, flight.delta.ledger
-        self.closed = flight.delta.final
-        was_unbound, self._unbound = self._unbound, False
-        lowered = self._grant.allowance < flight.grant.allowance
-        outgrown = lowered and flight.delta.shift > self._grant.allowance  # said once, not for ever
-        self._due = not self.closed and (was_unbound or self._closing or outgrown)
+        self.closed = flight.delta.final and self._echoed == self._ledger
+        lowered = self.grant.allowance < flight.grant.allowance
+        outgrown = lowered and flight.delta.shift > self.grant.allowance  # said once, not for ever
+        self._cause = self._next_cause(outgrown)
         self._look(now)
+
+    def _next_cause(self, outgrown: bool) -> Cause | None:
+        if self.closed:
+            return None
+        if self._closing:
+            return Cause.GOODBYE
+        if outgrown:
+            return Cause.SHIFT
+        return Cause.FLUSH if self._held.upto < self._flush_to else None
 
     def _is_refused(self, receipt: Receipt) -> None:
         """The picture is not what it was thought to be; whatever it is, a whole replaces it."""
         self._held, self._trusted = Held(receipt.upto, receipt.mark), False
         self.outdated = receipt.upto > self.digest.count
-        self._due = not self.outdated
+        self._cause = None if self.outdated else Cause.REPAIR
         self._waits, self._look_at = True, math.inf
-
-    def _is_cut_off(self, now: float) -> bool:
-        silent_s = self._lifetime_s + SILENT_HEARTBEATS * self._heartbeat_s
-        listed = now >= self._ordinary + CLOCKS * silent_s
-        return self._unbound and listed and self._ledger != 0
 
     def _look(self, now: float) -> None:
         """Does the promise hold, for how many more values at least, and is it time to speak?"""
-        count, flight = self.digest.count, self._flight
-        if self._is_cut_off(now):
+        count, flight = self.digest.count, self.flight
+        if self._counts_cut_off and self.is_cut_off(now=now):
             self._acknowledge(count, look_at=0)
             return
         self._waits, self._look_at = True, math.inf
         if not self._trusted:
             return
         values, ranks = self._room(self._held)
+        if values >= 0:
+            self.shift = self.grant.allowance - ranks
         if flight is not None:
             in_flight = self._room(flight.makes)
             values, ranks = min(values, in_flight[0]), min(ranks, in_flight[1])
         spare = min(values, ranks)
-        early = min(values - LATE * self._grant.patience, ranks - LATE * self._grant.allowance)
+        early = min(values - LATE * self.grant.patience, ranks - LATE * self.grant.allowance)
         if spare >= 0:
             look_in = math.floor(spare) + 1 if flight or early <= 0 else math.ceil(early)
             self._acknowledge(count, look_at=count + look_in)
         if flight is None and early <= 0 and count > self._held.upto:
-            self._due = True
+            self._cause = self._cause or (Cause.SHIFT if ranks < values else Cause.PATIENCE)
 
     def _acknowledge(self, count: int, look_at: float) -> None:
         self.acknowledged, self._waits, self._look_at = count, False, look_at
@@ -257,16 +294,15 @@ class Outbox:
     def _room(self, held: Held) -> tuple[int, float]:
         """How many more values may be pending, and ranks shifted; negative where it is broken."""
         count = self.digest.count
-        values = self._grant.patience - (count - held.upto)
+        values = self.grant.patience - (count - held.upto)
         if values < 0 or not held.upto:
             return -1, 0
         shift = held.shift if count == held.upto else rank_shift(self.digest.clusters, held.picture)
-        return values, self._grant.allowance - shift
+        return values, self.grant.allowance - shift
 
-    def _cut(self, now: float) -> Flight:
+    def _cut(self, cause: Cause) -> Flight:
         """A new delta, of all there is."""
         clusters, held = self.digest.clusters, self._held
-        self._trusted = self._trusted and not self._unbound
         form, segments = worded(
             clusters,
             held.picture if self._trusted else NOTHING,
@@ -284,15 +320,14 @@ class Outbox:
             digest_error=self.digest.rank_error_max,
             ledger=self._ledger,
             final=self._closing,
-            unbound=self._unbound,
             raw=self._raw,
         )
         picture = delta.drawn_on(held.picture)
         delta = replace(delta, shift=rank_shift(clusters, picture))
         data = pack_delta(delta)
-        self._due = False
+        self._cause = None
         makes = Held(delta.upto, mark_of(data), picture, delta.shift)
-        return Flight(data, delta, makes, self._grant, since=now)
+        return Flight(data, delta, makes, self.grant, cause)
 
     def _allowance(self, count: int) -> float:
         """What to expect when so many values are covered: the own part grows with them.
@@ -305,4 +340,4 @@ class Outbox:
         own, then = own_part(epsilon, count), own_part(epsilon, self._held.upto)
         if not self._held.upto:
             return 2 * own.allowance
-        return max(0.0, self._grant.allowance + own.allowance - then.allowance)
+        return max(0.0, self.grant.allowance + own.allowance - then.allowance)

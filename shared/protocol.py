@@ -13,7 +13,7 @@ a **mark**, a hash, that names the row they make; and each delta says on which m
 was drawn. A repeated delta is known by its mark, a stranger's by its base.
 
     delta       [1, worker, stream, number, base, since, upto, form, knots, weights, shift,
-                 digest error in millionths, ledger, flags, raw]
+                 digest error in millionths, ledger, final, raw]
     receipt     [1, upto, mark, allowance, patience, epsilon, heartbeat_s, ledger]
     request     [delta, ...]   each a byte string of its own, so that a bad one harms no other
     response    [receipt or refusal, ...]   in the request's order; a refusal is [code, sentence]
@@ -59,7 +59,6 @@ REQUEST_BYTES_MAX = 8 * 1024 * 1024
 HEARTBEAT_S_MAX = 60.0
 SILENT_HEARTBEATS = 3  # unheard for so long, a source is silent
 COARSEST = 1 / 20  # of epsilon: the rank error of a digest whose shifts are worth measuring
-FINAL, UNBOUND = 1, 2
 MILLION = 1_000_000
 EXACTLY = 1 - 1e-12  # so that what is a millionth but for a float's rounding counts as one
 ARRAYS = frozenset((*range(0x90, 0xA0), 0xDC, 0xDD))  # first bytes of an array in MessagePack
@@ -99,16 +98,15 @@ class Delta:
     segments: Segments = NO_SEGMENTS
     shift: float  # measured after this delta
     digest_error: float
-    ledger: int  # the start of the coordinator that the source heard of last; 0: of none
+    ledger: int  # as in the receipt that the source read last; 0: it has read none
     final: bool = False
-    unbound: bool = False
     raw: int = 0  # bytes of values that users have sent, since the source began
 
     def drawn_on(self, picture: Picture) -> Picture:
         """What the picture of its base becomes: the same bits on either side."""
         match self.form:
             case Form.SAME:
-                return picture.scaled(self.upto)
+                return picture if self.upto == self.since else picture.scaled(self.upto)
             case Form.MORE:
                 return picture.plus(self.segments.picture)
             case _:
@@ -137,6 +135,15 @@ def digest_error_for(epsilon: float) -> float:
     return max(1, math.floor(epsilon * COARSEST * MILLION / EXACTLY)) / MILLION
 
 
+def too_coarse(digest_error: float, epsilon: float) -> str | None:
+    """Why shifts measured by such a digest are worth nothing to such a promise, if they are."""
+    most = epsilon * COARSEST
+    if digest_error <= most * (1 + 1e-9):
+        return None
+    what = f"a digest with a rank error of {digest_error} is too coarse for an epsilon of {epsilon}"
+    return f"{what}: it must be at most {most}"
+
+
 def mark_of(delta: bytes) -> bytes:
     return blake2b(delta, digest_size=MARK_BYTES).digest()
 
@@ -147,7 +154,7 @@ def pack_delta(delta: Delta) -> bytes:
         _packed_knots(delta.segments), _packed_weights(delta.segments),
         int(delta.shift * SIXTEEN),
         math.ceil(delta.digest_error * MILLION * EXACTLY), delta.ledger,
-        FINAL * delta.final + UNBOUND * delta.unbound, delta.raw,
+        int(delta.final), delta.raw,
     ])  # fmt: skip
 
 
@@ -155,7 +162,7 @@ def unpack_delta(data: bytes) -> Delta:
     match _unpacked(data, DELTA_BYTES_MAX, 2):
         case [
             version, worker, stream, number, base, since, upto, form, knots, weights, shift,
-            digest_error, ledger, flags, raw,
+            digest_error, ledger, final, raw,
         ] if _is_ours(version):  # fmt: skip
             since, upto = _whole("since", since, UPTO_MAX), _whole("upto", upto, UPTO_MAX)
             return _consistent(
@@ -173,8 +180,7 @@ def unpack_delta(data: bytes) -> Delta:
                     shift=_whole("shift", shift, SIXTEENTHS_MAX) / SIXTEEN,
                     digest_error=_whole("digest error", digest_error, MILLION // 2, 1) / MILLION,
                     ledger=_whole("ledger", ledger, ID_MAX),
-                    final=bool(_whole("flags", flags, FINAL + UNBOUND) & FINAL),
-                    unbound=bool(flags & UNBOUND),
+                    final=bool(_whole("final", final, 1)),
                     raw=_whole("raw", raw, ID_MAX),
                 )
             )

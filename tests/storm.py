@@ -49,9 +49,9 @@ from shared.protocol import (
 from shared.values import Floats
 from tests.exact import TALLY, rank_errors
 
-LIFETIME_S = 10.0  # of a request, at most
 TIMEOUT_S = 3.0  # a courier tries again so soon, while the first try may still arrive
 HEARTBEAT_S = 5.0
+STUCK_S = 60.0  # longer than anybody waits
 STORM_S, CALM_S, TICK_S = 300.0, 150.0, 0.5
 EPSILONS = (0.4, 0.2, 0.1)
 DIGEST_ERROR = 0.005
@@ -107,6 +107,7 @@ class Storm:
         self._loss = [self._one_of(0.0, 0.1, 0.5) for _ in ("there", "back")]
         self._repeat = self._one_of(0.0, 0.3)
         self._delay = self._one_of(0.01, 1.0, 4.0)
+        self._stuck = self._one_of(0.0, 0.02, 0.2)
         self._cut: dict[str, list[bool]] = {}
         self._starts = 0
         self._old_rows: list[list[Row]] = []
@@ -123,7 +124,7 @@ class Storm:
         for tick in np.arange(0, STORM_S + CALM_S, TICK_S):
             self._at(tick, self._couriers)
         self._at(STORM_S, self._calm)
-        while self._events:
+        while self._events and self._events[0][0] <= STORM_S + CALM_S:
             self.time, _, event = heapq.heappop(self._events)
             event()
             if self._changed:
@@ -152,6 +153,7 @@ class Storm:
 
     def _calm(self) -> None:
         self._loss, self._repeat, self._delay, self._cut = [0.0, 0.0], 0.0, 0.1, {}
+        self._stuck = 0.0
 
     def _copy(self) -> None:
         """Backups, which somebody may restore much later."""
@@ -168,7 +170,7 @@ class Storm:
         return self._clocks[worker].show(self.time)
 
     def _outbox(self, source: Source, digest: Digest) -> Outbox:
-        return Outbox(source, digest, now=self._now(source.worker), lifetime_s=LIFETIME_S)
+        return Outbox(source, digest, now=self._now(source.worker))
 
     def _begin(self, place: Place) -> None:
         source = Source(*place, int(self.rng.integers(2**63)))
@@ -245,7 +247,6 @@ class Storm:
         delta = unpack_delta(data)
         self._drawn_of.setdefault(mark_of(data), np.array(life.values[: delta.upto]))
         self.seen[f"deltas {delta.form.name.lower()}"] += 1
-        self.seen["deltas unbound"] += delta.unbound
 
     def _send(self, worker: str, sending: dict[Life, bytes], now: float) -> None:
         number = next(self._number)
@@ -261,7 +262,9 @@ class Storm:
             if cut or self._chance(self._loss[back]):
                 self.seen["messages lost"] += 1
             else:
-                delay = min(self.rng.exponential(self._delay), 0.95 * LIFETIME_S)
+                stuck = self._chance(self._stuck)
+                delay = self.rng.exponential(STUCK_S if stuck else self._delay)
+                self.seen["messages stuck"] += stuck
                 self._at(self.time + delay, event)
 
     def _arrive(
@@ -304,7 +307,7 @@ class Storm:
         self._clock = self._a_clock()
         self._ledger = Ledger(
             self._one_of(*EPSILONS),
-            number=self._starts,
+            number=int(self.rng.integers(1, 2**63)),
             now=self._clock.show(self.time),
             heartbeat_s=HEARTBEAT_S,
             rows=rows,

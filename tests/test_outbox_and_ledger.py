@@ -7,7 +7,7 @@ import pytest
 
 from shared.digest import Digest
 from shared.ledger import Answer, BrokenInvariant, Ledger, Row, Rows
-from shared.outbox import CLOCKS, NotTaken, Outbox
+from shared.outbox import CLOCKS, Cause, NotTaken, Outbox
 from shared.picture import Segments
 from shared.protocol import (
     HEARTBEAT_S_MAX,
@@ -25,8 +25,9 @@ from shared.protocol import (
 from shared.rank_shift import Grant, own_part, pool
 from shared.values import BadValue
 
-HEARTBEAT_S, LINGER_S, LIFETIME_S = 10.0, 1.0, 10.0
+HEARTBEAT_S, LINGER_S = 10.0, 1.0
 SILENT_S = SILENT_HEARTBEATS * HEARTBEAT_S
+FREE_S = 2 * SILENT_S * CLOCKS
 
 
 def a_ledger(
@@ -38,7 +39,7 @@ def a_ledger(
 def an_outbox(number: int = 1, *, stream: str = "default", digest: Digest | None = None) -> Outbox:
     source = Source(f"w{number}", stream, number)
     digest = digest or Digest(0.001)
-    return Outbox(source, digest, now=0.0, linger_s=LINGER_S, lifetime_s=LIFETIME_S)
+    return Outbox(source, digest, now=0.0, linger_s=LINGER_S)
 
 
 def cut(outbox: Outbox, now: float = 0.0) -> bytes:
@@ -166,7 +167,7 @@ def test_a_new_source_soon_says_which_ledger_it_has_heard_of() -> None:
     outbox = settled(ledger)
     assert ledger.is_silent(ledger.row(outbox.source), now=0)
     assert outbox.due_at == LINGER_S
-    assert exchange(outbox, ledger, now=LINGER_S).ledger == ledger.number
+    assert exchange(outbox, ledger, now=LINGER_S).ledger == ledger.number + 1, "heard once"
     assert not ledger.is_silent(ledger.row(outbox.source), now=LINGER_S)
 
 
@@ -185,7 +186,7 @@ def test_a_grant_that_was_lowered_is_answered_once_though_nothing_is_pending() -
     outbox = settled(generous)
     outbox.add(np.linspace(0, 30, 4_000) ** 2, now=0)
     exchange(outbox, generous)
-    strict = a_ledger(0.02, number=2, rows=list(generous.rows))
+    strict = a_ledger(0.02, number=100, rows=list(generous.rows))
     heartbeat = exchange(outbox, strict, now=HEARTBEAT_S)
     assert (heartbeat.form, outbox.due) == (Form.SAME, True)
     assert heartbeat.shift > strict.row(outbox.source).granted.allowance
@@ -233,7 +234,7 @@ def test_while_a_delta_is_in_flight_the_promise_is_kept_for_both_pictures() -> N
 def test_a_receipt_that_nobody_waits_for_changes_nothing() -> None:
     ledger = a_ledger()
     outbox = settled(ledger)
-    outbox.receive(judged(a_ledger(number=2), settled_delta()), now=0)
+    outbox.receive(judged(a_ledger(number=100), settled_delta()), now=0)
     assert (outbox.acknowledged, outbox.due) == (2_000, False)
 
 
@@ -264,7 +265,7 @@ def test_one_bad_delta_does_not_poison_the_others() -> None:
 
 def test_a_coordinator_that_forgot_is_told_the_whole() -> None:
     outbox = settled(a_ledger())
-    forgetful = a_ledger(number=2)
+    forgetful = a_ledger(number=100)
     outbox.add(np.arange(1000.0), now=0)
     acknowledged = outbox.acknowledged
     refused = exchange(outbox, forgetful)
@@ -275,7 +276,9 @@ def test_a_coordinator_that_forgot_is_told_the_whole() -> None:
     accepted = exchange(outbox, forgetful, now=SILENT_S)
     assert (accepted.form, accepted.base) == (Form.WHOLE, NO_MARK)
     assert outbox.acknowledged == forgetful.row(outbox.source).upto == 3_001
-    assert median(forgetful, now=SILENT_S).complete
+    assert not median(forgetful, now=SILENT_S).complete, "that could have been on its way for long"
+    exchange(outbox, forgetful, now=SILENT_S + LINGER_S)
+    assert median(forgetful, now=SILENT_S + LINGER_S).complete
 
 
 def test_a_worker_that_comes_back_is_heard_before_it_takes_more() -> None:
@@ -315,42 +318,78 @@ def test_cut_off_it_serves_again_only_when_it_must_be_listed_as_silent() -> None
     ledger = a_ledger()
     outbox = settled(ledger)
     outbox.add(np.full(2_000, 1e9), now=0)
-    ordinary = cut(outbox)
-    assert cut(outbox, now=HEARTBEAT_S - 1) == ordinary
-    unbound = unpack_delta(cut(outbox, now=HEARTBEAT_S))
-    assert (unbound.unbound, unbound.form, unbound.upto) == (True, Form.WHOLE, 4_000)
-    free = HEARTBEAT_S - 1 + CLOCKS * (LIFETIME_S + SILENT_S)
-    cut(outbox, now=free - 0.1)
+    data = cut(outbox)
+    assert cut(outbox, now=FREE_S - 0.1) == data
     assert outbox.acknowledged == 2_000
-    cut(outbox, now=free)
+    assert cut(outbox, now=FREE_S) == data
     assert outbox.acknowledged == 4_000
-    outbox.add(np.full(10_000, -1e9), now=free + 1)
+    outbox.add(np.full(10_000, -1e9), now=FREE_S + 1)
     assert outbox.acknowledged == 14_000
-    assert ledger.is_silent(ledger.row(outbox.source), now=free)
+    assert ledger.is_silent(ledger.row(outbox.source), now=FREE_S)
 
 
 def test_a_batch_is_what_finds_out_that_it_is_free() -> None:
     outbox = settled(a_ledger())
     outbox.add(np.full(2_000, 1e9), now=0)
     cut(outbox)
-    cut(outbox, now=HEARTBEAT_S)
     cut(outbox, now=1e6)
     assert outbox.add(1.0, now=1e6) == outbox.acknowledged
 
 
-def test_once_it_gets_through_it_is_listed_as_silent_until_it_is_bound_again() -> None:
+def test_who_would_rather_refuse_takes_and_acknowledges_nothing_while_cut_off() -> None:
+    ledger = a_ledger()
+    outbox = Outbox(Source("w", "default", 1), Digest(0.001), now=0, counts_cut_off=False)
+    outbox.add(np.arange(100.0), now=0)
+    exchange(outbox, ledger)
+    outbox.add(np.full(2_000, 1e9), now=0)
+    cut(outbox)
+    cut(outbox, now=FREE_S)
+    assert outbox.acknowledged == 100
+    with pytest.raises(NotTaken, match="cut off"):
+        outbox.add(1.0, now=FREE_S)
+    exchange(outbox, ledger, FREE_S)
+    assert outbox.add(1.0, now=FREE_S) == 2_101
+
+
+def test_once_it_gets_through_it_is_silent_until_it_was_told_that_it_was_late() -> None:
     ledger = a_ledger()
     outbox = settled(ledger)
     outbox.add(np.full(2_000, 1e9), now=0)
     cut(outbox)
-    cut(outbox, now=HEARTBEAT_S)
     now = 1e6
-    assert exchange(outbox, ledger, now).unbound
+    exchange(outbox, ledger, now)
     assert ledger.is_silent(ledger.row(outbox.source), now=now)
-    assert outbox.due
-    assert not exchange(outbox, ledger, now).unbound
-    assert not ledger.is_silent(ledger.row(outbox.source), now=now)
-    assert median(ledger, now).complete
+    assert outbox.due_at <= now + LINGER_S
+    exchange(outbox, ledger, now + LINGER_S)
+    assert not ledger.is_silent(ledger.row(outbox.source), now=now + LINGER_S)
+    assert median(ledger, now + LINGER_S).complete
+
+
+def test_what_was_stuck_on_the_way_for_long_makes_nobody_live() -> None:
+    ledger = a_ledger()
+    outbox = settled(ledger)
+    exchange(outbox, ledger, now=LINGER_S)
+    outbox.add(np.full(2_000, 1e9), now=2)
+    stuck = cut(outbox, now=2)
+    outbox.add(np.full(9_000, 1e9), now=FREE_S + 2)
+    assert cut(outbox, now=FREE_S + 2) == stuck
+    assert outbox.acknowledged == 13_000
+    judged(ledger, stuck, now=FREE_S + 2)
+    assert ledger.row(outbox.source).upto == 4_000
+    assert ledger.is_silent(ledger.row(outbox.source), now=FREE_S + 2)
+
+
+def test_what_was_stuck_while_the_ledger_started_anew_makes_nobody_live() -> None:
+    """It echoes the new start, of which a repeat was told; but it is the first that is accepted."""
+    ledger = a_ledger()
+    outbox = settled(ledger)
+    repeated = cut(outbox, now=LINGER_S)
+    judged(ledger, repeated, now=LINGER_S)
+    again = a_ledger(number=100, rows=list(ledger.rows))
+    outbox.receive(judged(again, repeated, now=LINGER_S), now=LINGER_S)
+    outbox.add(np.full(2_000, 1e9), now=LINGER_S)
+    assert exchange(outbox, again, now=1e6).ledger == 100
+    assert again.is_silent(again.row(outbox.source), now=1e6)
 
 
 def test_a_source_that_nobody_ever_heard_of_acknowledges_nothing() -> None:
@@ -362,12 +401,35 @@ def test_a_source_that_nobody_ever_heard_of_acknowledges_nothing() -> None:
     assert outbox.acknowledged == 0
 
 
-def test_a_source_that_never_heard_of_a_heartbeat_expects_the_longest() -> None:
-    outbox = an_outbox()
+# Why it speaks
+
+
+def cause_of(outbox: Outbox, now: float = 0.0) -> Cause:
+    cut(outbox, now)
+    assert outbox.flight is not None
+    return outbox.flight.cause
+
+
+def test_it_says_why_it_speaks() -> None:
+    ledger = a_ledger()
+    outbox = settled(ledger)
+    grant = outbox.grant
+    outbox.add(np.arange(grant.patience + 1) * 7919.0 % 1000, now=0)
+    assert cause_of(outbox) is Cause.PATIENCE
+    exchange(outbox, ledger)
+    outbox.add(np.full(int(outbox.grant.allowance) + 2, 1e9), now=0)
+    assert outbox.shift > outbox.grant.allowance
+    assert cause_of(outbox) is Cause.SHIFT
+    exchange(outbox, ledger)
     outbox.add(1.0, now=0)
-    cut(outbox)
-    assert not unpack_delta(cut(outbox, now=HEARTBEAT_S_MAX - 1)).unbound
-    assert unpack_delta(cut(outbox, now=HEARTBEAT_S_MAX)).unbound
+    assert cause_of(outbox, now=LINGER_S) is Cause.LINGER
+    exchange(outbox, ledger, now=LINGER_S)
+    assert cause_of(outbox, now=LINGER_S + HEARTBEAT_S) is Cause.HEARTBEAT
+    exchange(outbox, a_ledger(number=100), now=LINGER_S + HEARTBEAT_S)
+    assert cause_of(outbox) is Cause.REPAIR
+    outbox.goodbye()
+    exchange(outbox, a_ledger(number=10000))
+    assert cause_of(outbox) is Cause.GOODBYE
 
 
 # Goodbye
@@ -410,7 +472,7 @@ def test_a_late_word_of_one_that_said_goodbye_since_raises_no_doubt() -> None:
     exchange(outbox, ledger, now=LINGER_S)
     judged(ledger, pack_delta(replace(late, upto=late.upto + 1)), now=LINGER_S)
     assert not ledger.is_silent(ledger.row(outbox.source), now=LINGER_S)
-    again = a_ledger(number=2, rows=list(ledger.rows))
+    again = a_ledger(number=100, rows=list(ledger.rows))
     judged(again, pack_delta(replace(late, upto=late.upto + 1)), now=LINGER_S)
     assert again.is_silent(again.row(outbox.source), now=LINGER_S), "that copy may be an old one"
 
@@ -441,9 +503,10 @@ def test_three_heartbeats_unheard_is_silent_and_a_repeat_is_not_being_heard() ->
     judged(ledger, data, now=0)
     judged(ledger, data, now=20)
     row = ledger.row(outbox.source)
-    assert not ledger.is_silent(row, now=SILENT_S)
-    assert ledger.is_silent(row, now=SILENT_S + 0.1)
-    answer = median(ledger, now=SILENT_S + 0.1)
+    assert not ledger.is_silent(row, now=SILENT_S - 0.1)
+    assert median(ledger, now=1).until == SILENT_S
+    assert ledger.is_silent(row, now=SILENT_S)
+    answer = median(ledger, now=SILENT_S)
     assert (answer.complete, answer.exact, answer.live, answer.silent) == (False, False, 0, 1)
 
 
@@ -456,7 +519,7 @@ def test_a_ledger_listens_for_three_heartbeats_before_an_answer_is_complete() ->
 def test_after_a_restart_a_row_is_live_when_its_source_has_heard_of_it() -> None:
     ledger = a_ledger()
     outbox = settled(ledger)
-    again = a_ledger(number=2, rows=list(ledger.rows))
+    again = a_ledger(number=100, rows=list(ledger.rows))
     for _ in range(2):
         assert again.is_silent(again.row(outbox.source), now=0)
         outbox.add(np.arange(1000.0), now=0)
@@ -483,7 +546,8 @@ def test_a_worker_may_change_its_name() -> None:
     exchange(renamed, ledger)
     assert median(ledger, now=SILENT_S).silent == 1
     exchange(renamed, ledger, now=SILENT_S)
-    answer = median(ledger, now=SILENT_S)
+    exchange(renamed, ledger, now=SILENT_S + LINGER_S)
+    answer = median(ledger, now=SILENT_S + LINGER_S)
     assert (answer.live, answer.silent, answer.count) == (1, 0, 3_000)
     assert a_row(ledger).source.worker == "new"
 
@@ -596,7 +660,7 @@ def test_a_new_grant_that_breaks_a_budget_is_a_bug(more: Grant) -> None:
 def test_an_old_grant_that_breaks_a_budget_is_reported_as_what_it_is() -> None:
     generous = a_ledger(0.4)
     settled(generous, values=20_000)
-    strict = a_ledger(0.02, number=2, rows=list(generous.rows))
+    strict = a_ledger(0.02, number=100, rows=list(generous.rows))
     estimate = median(strict).estimate
     assert estimate is not None
     assert 0.02 < estimate.rank_error < 0.4
@@ -622,7 +686,7 @@ def test_the_order_in_which_rows_came_does_not_change_one_bit(rng: np.random.Gen
     rows = list(ledger.rows)
     seen = set()
     for _ in range(5):
-        shuffled = a_ledger(number=2, rows=[rows[one] for one in rng.permutation(len(rows))])
+        shuffled = a_ledger(number=100, rows=[rows[one] for one in rng.permutation(len(rows))])
         for q in (0.1, 0.5):
             one = shuffled.answer(q, now=0).estimate
             assert one is not None

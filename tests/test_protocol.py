@@ -69,7 +69,7 @@ def any_delta(draw: st.DrawFn) -> Delta:
         source=Source(draw(NAME), draw(NAME), draw(NUMBER)), base=draw(MARK), since=since,
         upto=upto, form=form, segments=segments, shift=draw(st.integers(0, 16 * upto)) / 16,
         digest_error=draw(st.integers(1, 500_000)) / 1_000_000, ledger=draw(NUMBER),
-        final=draw(st.booleans()), unbound=draw(st.booleans()), raw=draw(NUMBER),
+        final=draw(st.booleans()), raw=draw(NUMBER),
     )  # fmt: skip
 
 
@@ -85,7 +85,7 @@ FIELDS = [
     8, 500, 3, 1, 72,
 ]  # fmt: skip
 NAMES = ("version", "worker", "stream", "number", "base", "since", "upto", "form", "knots",
-         "weights", "shift", "digest_error", "ledger", "flags", "raw",
+         "weights", "shift", "digest_error", "ledger", "final", "raw",
 )  # fmt: skip
 RECEIPT_FIELDS = [1, 9, b"markmark", 16, 5, 0.01, 10.0, 3]
 RECEIPT_NAMES = (
@@ -111,7 +111,7 @@ def test_a_delta_is_what_its_bytes_are_said_to_be() -> None:
     assert delta.segments.knots.tolist() == [1, 1, 1.25, 7e300]
     assert delta.segments.weights.tolist() == [2, 4, 3]
     assert (delta.shift, delta.digest_error) == (0.5, 0.0005)
-    assert (delta.ledger, delta.final, delta.unbound, delta.raw) == (3, True, False, 72)
+    assert (delta.ledger, delta.final, delta.raw) == (3, True, 72)
     assert pack_delta(delta) == packed()
     assert unpack_receipt(receipt()) == Receipt(
         upto=9, mark=b"markmark", grant=Grant(1.0, 5), epsilon=0.01, heartbeat_s=10.0, ledger=3
@@ -201,7 +201,7 @@ BAD: list[tuple[str, list[Any], str]] = [
     ("shift", [16 * 9 + 1], "shift is more than all values there are"),
     ("digest_error", [*NO_WHOLE, 0, 500_001], "digest error is not a whole number from 1"),
     ("ledger", NO_WHOLE, "ledger is not a whole number"),
-    ("flags", [*NO_WHOLE, 4], "flags is not a whole number from 0 to 3"),
+    ("final", [*NO_WHOLE, 2], "final is not a whole number from 0 to 1"),
     ("raw", NO_WHOLE, "raw is not a whole number"),
     ("weights", [None, 5, b"", {}, [], [1, 1], [1, 1, 2, 3]], "one knot more than weights"),
     ("weights", [[one, 1, 2] for one in [*NO_WHOLE, 53]], "unit is not a whole number from 0 to"),
@@ -264,7 +264,7 @@ def with_segments(count: int, **changes: object) -> bytes:
     [
         packed(worker="x" * NAME_MAX, stream="\U0001f600" * NAME_MAX, number=ID_MAX, raw=ID_MAX),
         packed(upto=UPTO_MAX, shift=16 * UPTO_MAX),
-        packed(digest_error=500_000, flags=3, ledger=ID_MAX), packed(digest_error=1, flags=0),
+        packed(digest_error=500_000, final=1, ledger=ID_MAX), packed(digest_error=1, final=0),
         packed(since=1, form=0, knots=None, weights=None, upto=1),
         packed(since=UPTO_MAX, form=0, knots=None, weights=None, upto=UPTO_MAX),
         packed(since=1, form=1, upto=10), packed(upto=6),
