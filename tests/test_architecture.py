@@ -36,6 +36,7 @@ HOMES = {
     "httpx": {"worker_service.courier", "loadgen"},
     "fastapi": {"worker_service.app", "coordinator_service.app"},
     "pydantic": {"worker_service.app", "coordinator_service.app"},
+    "pydantic_core": {"worker_service.intake"},
     "pydantic_settings": {"worker_service.settings", "coordinator_service.settings"},
     "uvicorn": {"worker_service.__main__", "coordinator_service.__main__"},
 }
