@@ -1,0 +1,23 @@
+"""`python -m coordinator_service`: the one coordinator, until it is told to stop."""
+
+import sys
+import time
+
+from coordinator_service.app import create_app
+from coordinator_service.settings import Settings
+from shared.serving.logs import start_logging
+from shared.serving.server import clock, serve
+
+
+def main() -> None:
+    settings = Settings.of(sys.argv[1:], "python -m coordinator_service")
+    start_logging(settings.log_format, settings.log_level)
+    serve(
+        lambda fail: create_app(settings, clock=clock, wall=time.time, fail=fail),
+        host=settings.host,
+        port=settings.port,
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,153 @@
+"""Answers: what the ledger knows, as its readers see it; the median as bytes, until it changes.
+
+An answer is made anew when something was heard that may change it, or when the time has come at
+which somebody turns silent. So it is never older than the last receipt, and costs nothing while
+nothing happens. `as_of` is when it was made: two answers with the same `as_of` are the same.
+"""
+
+import json
+import math
+from collections import Counter as Tally
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from shared.ledger import Answer, Ledger, Row
+from shared.serving.logs import as_of
+
+Clock = Callable[[], float]
+STREAMS_MAX = 1000  # whose medians are kept as bytes
+
+
+@dataclass(frozen=True)
+class Kept:
+    body: bytes
+    changes: int
+    until: float
+
+
+class Answers:
+    def __init__(self, ledger: Ledger, *, clock: Clock, wall: Clock) -> None:
+        self._ledger, self._clock, self._wall = ledger, clock, wall
+        self._kept: dict[str, Kept] = {}
+
+    def median(self, stream: str) -> bytes:
+        """The answer to `GET /median`."""
+        kept, now = self._kept.get(stream), self._clock()
+        if kept is None or kept.changes != self._ledger.changes(stream) or now >= kept.until:
+            kept = self._made(stream, now)
+        return kept.body
+
+    def _made(self, stream: str, now: float) -> Kept:
+        changes = self._ledger.changes(stream)
+        answer = self._ledger.answer(stream=stream, now=now)
+        found = self._found(answer)
+        fields = {"stream": stream, "median": found.pop("value")} | found | self._fields(answer)
+        kept = Kept(json.dumps(fields).encode(), changes, answer.until)
+        self._kept[stream] = kept
+        if len(self._kept) > STREAMS_MAX:
+            del self._kept[next(iter(self._kept))]
+        return kept
+
+    def quantiles(self, stream: str, qs: list[float]) -> dict[str, Any]:
+        """The answer to `GET /quantile`."""
+        answers = self._ledger.answers(qs, stream=stream, now=self._clock())
+        found = [{"q": answer.q} | self._found(answer) for answer in answers]
+        return {"stream": stream, "quantiles": found} | self._fields(answers[0])
+
+    def _fields(self, answer: Answer) -> dict[str, Any]:
+        return {
+            "count": answer.count,
+            "epsilon": answer.epsilon,
+            "exact": answer.exact,
+            "complete": answer.complete,
+            "workers": {"live": answer.live, "silent": answer.silent},
+            "as_of": as_of(self._wall()),
+        }
+
+    @staticmethod
+    def _found(answer: Answer) -> dict[str, Any]:
+        estimate = answer.estimate
+        if estimate is None:
+            return {"value": None, "low": None, "high": None, "rank_error": 0.0}
+        return {
+            "value": estimate.value,
+            "low": finite(estimate.low),
+            "high": finite(estimate.high),
+            "rank_error": estimate.rank_error,
+        }
+
+    def streams(self) -> list[dict[str, Any]]:
+        rows = list(self._ledger.rows)
+        counts, sources = Tally[str](), Tally[str]()
+        for row in rows:
+            counts[row.source.stream] += row.upto
+            sources[row.source.stream] += 1
+        return [
+            {"stream": stream, "count": counts[stream], "sources": sources[stream]}
+            for stream in sorted(counts)
+        ]
+
+    def workers(self) -> list[dict[str, Any]]:
+        """One entry for each source, by worker and stream."""
+        now = self._clock()
+        rows = sorted(self._ledger.known, key=lambda row: row.source)
+        return [self._source(row, now) for row in rows]
+
+    def _source(self, row: Row, now: float) -> dict[str, Any]:
+        heard_at = self._ledger.heard_at(row.source)
+        return {
+            "worker": row.source.worker,
+            "stream": row.source.stream,
+            "source": f"{row.source.number:016x}",
+            "state": self.state(row, now),
+            "count": row.upto,
+            "allowance": row.counted.allowance,
+            "patience": row.counted.patience,
+            "rank_shift": row.shift,
+            "deltas": row.deltas,
+            "bytes": row.bytes_,
+            "raw_bytes": row.raw,
+            "last_heard_s": finite(round(now - heard_at, 3)),
+        }
+
+    def state(self, row: Row, now: float) -> str:
+        if self._ledger.is_silent(row, now=now):
+            return "silent"
+        return "gone" if row.final else "retired" if row.retired else "live"
+
+    def explain(self, stream: str, q: float) -> dict[str, Any]:
+        """The answer, and all it was made of: who wants may compute it again."""
+        now = self._clock()
+        answer = self._ledger.answer(q, stream=stream, now=now)
+        rows = [row for row in self._ledger.rows if row.source.stream == stream]
+        rows.sort(key=lambda row: row.source.number)
+        found = {"q": q} | self._found(answer)
+        return (
+            {"stream": stream}
+            | found
+            | self._fields(answer)
+            | {"rows": [self._source(row, now) | _share(row, answer) for row in rows]}
+        )
+
+
+def _share(row: Row, answer: Answer) -> dict[str, Any]:
+    """How much of a row lies below the answer, and up to it; and its picture."""
+    value = np.array(answer.estimate.value if answer.estimate else math.nan)
+    below, upto = row.picture.ranks(value)
+    return {
+        "share_below": float(below) / row.upto,
+        "share_upto": float(upto) / row.upto,
+        "picture": {
+            "x": row.picture.x.tolist(),
+            "below": row.picture.below.tolist(),
+            "upto": row.picture.upto.tolist(),
+        },
+    }
+
+
+def finite(value: float) -> float | None:
+    """JSON has no infinity: where nothing bounds the answer there is nothing."""
+    return value if math.isfinite(value) else None

@@ -1,0 +1,386 @@
+"""The coordinator over HTTP: takes deltas, and answers.
+
+Nothing here waits but for bodies. The ledger judges deltas and knows the answers; whoever asks for
+the median of the default stream gets bytes that are ready, by a route ahead of all others.
+"""
+
+import asyncio
+import logging
+import secrets
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from typing import Any, Literal
+
+from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi.responses import JSONResponse, PlainTextResponse
+from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
+from pydantic import BaseModel
+from starlette.types import Receive, Scope, Send
+
+from coordinator_service.answers import Answers, Clock
+from coordinator_service.metrics import Metrics
+from coordinator_service.settings import Settings
+from shared.ledger import Ledger, Row
+from shared.protocol import (
+    REQUEST_BYTES_MAX,
+    MalformedMessage,
+    Receipt,
+    Refusal,
+    pack_response,
+    unpack_request,
+)
+from shared.serving.bodies import body_of
+from shared.serving.errors import Problem, answer_errors, responses
+from shared.serving.logs import facts
+from shared.serving.queries import NO_NAME, NO_Q, UNKNOWN, Q, Qs, Stream, name_of
+
+MSGPACK = "application/msgpack"
+BINARY = {MSGPACK: {"schema": {"type": "string", "format": "binary"}}}
+
+RECEIPTS: dict[int | str, dict[str, Any]] = {
+    200: {"content": BINARY, "description": "for each delta, in order, a receipt or a refusal"}
+}
+
+log = logging.getLogger("coordinator")
+
+
+class Workers(BaseModel):
+    live: int
+    silent: int
+
+
+class Said(BaseModel):
+    """What every answer says of itself."""
+
+    stream: str
+    count: int
+    epsilon: float
+    exact: bool
+    complete: bool
+    workers: Workers
+    as_of: str
+
+
+class Median(Said):
+    median: float | None
+    low: float | None
+    high: float | None
+    rank_error: float
+
+
+class Quantile(BaseModel):
+    q: float
+    value: float | None
+    low: float | None
+    high: float | None
+    rank_error: float
+
+
+class Quantiles(Said):
+    quantiles: list[Quantile]
+
+
+class Source(BaseModel):
+    worker: str
+    stream: str
+    source: str
+    state: Literal["live", "silent", "gone", "retired"]
+    count: int
+    allowance: float
+    patience: int
+    rank_shift: float
+    deltas: int
+    bytes: int
+    raw_bytes: int
+    last_heard_s: float | None
+
+
+class WorkersList(BaseModel):
+    workers: list[Source]
+
+
+class Picture(BaseModel):
+    x: list[float]
+    below: list[float]
+    upto: list[float]
+
+
+class ExplainedRow(Source):
+    share_below: float
+    share_upto: float
+    picture: Picture
+
+
+class Explanation(Said, Quantile):
+    rows: list[ExplainedRow]
+
+
+class StreamSummary(BaseModel):
+    stream: str
+    count: int
+    sources: int
+
+
+class Streams(BaseModel):
+    streams: list[StreamSummary]
+
+
+class Retired(BaseModel):
+    worker: str
+    streams: list[str]
+
+
+class Health(BaseModel):
+    status: str
+    epsilon: float
+    heartbeat_s: float
+    storage: str
+
+
+class Ready(BaseModel):
+    ready: bool
+
+
+class Coordinator:
+    """What the routes share."""
+
+    def __init__(self, settings: Settings, *, clock: Clock, wall: Clock) -> None:
+        self.settings, self.clock = settings, clock
+        self.ledger = Ledger(
+            settings.epsilon,
+            number=1 + secrets.randbelow(2**64 - 1),
+            now=clock(),
+            heartbeat_s=settings.heartbeat_s,
+        )
+        self.answers = Answers(self.ledger, clock=clock, wall=wall)
+        self.metrics = Metrics(self.ledger, clock)
+        self._states: dict[tuple[str, int], str] = {}
+
+    @asynccontextmanager
+    async def running(self, fail: Callable[[], None]) -> AsyncIterator[None]:
+        watch = asyncio.create_task(self._watch(), name="watch")
+        watch.add_done_callback(lambda task: self._watch_ended(task, fail))
+        try:
+            yield
+        finally:
+            watch.cancel()
+            with suppress(asyncio.CancelledError, Exception):
+                await watch
+
+    async def _watch(self) -> None:
+        """Log who turns silent, also while nobody asks."""
+        while True:
+            await asyncio.sleep(self.settings.heartbeat_s)
+            now = self.clock()
+            for row in self.ledger.known:
+                self._note_state(row, now)
+
+    @staticmethod
+    def _watch_ended(task: asyncio.Task[None], fail: Callable[[], None]) -> None:
+        if not task.cancelled() and (error := task.exception()):
+            log.critical("the watch died; so does this coordinator", exc_info=error)
+            fail()
+
+    def _note_state(self, row: Row, now: float) -> None:
+        state, key = self.answers.state(row, now), row.source.key
+        if self._states.get(key) != state:
+            self._states[key] = state
+            what = facts(worker=row.source.worker, stream=row.source.stream, count=row.upto)
+            log.log(
+                logging.WARNING if state == "silent" else logging.INFO,
+                "source %s",
+                state,
+                extra=what,
+            )
+
+    def receive(self, body: bytes) -> bytes:
+        """Judge a request of deltas, each alone."""
+        try:
+            deltas = unpack_request(body)
+        except MalformedMessage as error:
+            raise Problem(400, "malformed", str(error)) from None
+        answer = pack_response([self._judged(data) for data in deltas])
+        self.metrics.carried(len(body), len(answer))
+        return answer
+
+    def _judged(self, data: bytes) -> Receipt | Refusal:
+        now = self.clock()
+        delta, outcome, answer = self.ledger.judge(data, now=now)
+        if delta is None:
+            self.metrics.judged("none", outcome)
+            log.warning("delta refused", extra=facts(bytes=len(data), why=answer))
+            return answer
+        form = delta.form.name.lower()
+        self.metrics.judged(form, outcome)
+        worker, stream, _ = delta.source
+        what = facts(worker=worker, stream=stream, form=form, upto=delta.upto, bytes=len(data))
+        log.info("delta %s", outcome, extra=what)
+        self._note_state(self.ledger.row(delta.source), now)
+        return answer
+
+    def known(self, stream: str) -> str:
+        """A stream that can be asked for: one that has values, or the default."""
+        if name_of(stream) != "default" and stream not in self.ledger.streams:
+            raise Problem(404, "unknown_stream", f"there is no stream {stream!r} yet")
+        return stream
+
+    def retire(self, worker: str) -> Retired:
+        now = self.clock()
+        if all(row.source.worker != worker for row in self.ledger.known):
+            raise Problem(404, "unknown_worker", f"there is no worker {worker!r}")
+        rows = self.ledger.retire(worker, now=now)
+        if not rows:
+            raise Problem(409, "not_silent", f"worker {worker!r} is not silent: stop it first")
+        for row in rows:
+            self._note_state(row, now)
+        return Retired(worker=worker, streams=sorted(row.source.stream for row in rows))
+
+    def why_not_ready(self) -> str | None:
+        left = self.ledger.listens_until - self.clock()
+        if left <= 0:
+            return None
+        return f"it listens for three heartbeats after its start, {left:.1f} s more"
+
+
+class App(FastAPI):
+    """FastAPI, behind one plain route: `GET /median`, the bytes that are ready."""
+
+    coordinator: Coordinator
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        hot = scope["type"] == "http" and scope["path"] == "/median" and scope["method"] == "GET"
+        if not hot or scope["query_string"]:
+            await super().__call__(scope, receive, send)
+            return
+        self.coordinator.metrics.median_asked()
+        body = self.coordinator.answers.median("default")
+        length = str(len(body)).encode()
+        headers = [(b"content-type", b"application/json"), (b"content-length", length)]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+
+def create_app(
+    settings: Settings,
+    *,
+    clock: Clock,
+    wall: Clock,
+    fail: Callable[[], None] = lambda: None,
+) -> App:
+    coordinator = Coordinator(settings, clock=clock, wall=wall)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        async with coordinator.running(fail):
+            yield
+
+    app = App(title="running-median coordinator", version="0.1.0", lifespan=lifespan)
+    app.coordinator = coordinator
+    answer_errors(app)
+    app.include_router(reads(coordinator))
+    app.include_router(writes(coordinator))
+    app.include_router(operations(coordinator))
+    return app
+
+
+def reads(coordinator: Coordinator) -> APIRouter:
+    router = APIRouter(tags=["answers"])
+    answers, asked = coordinator.answers, coordinator.metrics.asked
+
+    @router.get("/median", response_model=Median, responses=responses(_404=UNKNOWN, _422=NO_NAME))
+    async def get_median(stream: Stream = "default") -> Response:
+        """The median of all values in a stream, and how wrong it can be; null if there are none."""
+        coordinator.metrics.median_asked()
+        return Response(answers.median(coordinator.known(stream)), media_type="application/json")
+
+    @router.get("/quantile", response_model=Quantiles, responses=responses(_404=UNKNOWN, _422=NO_Q))
+    async def get_quantile(q: Qs, stream: Stream = "default") -> Response:
+        """Any quantiles, each with its own certificate."""
+        asked("quantile")
+        return JSONResponse(answers.quantiles(coordinator.known(stream), q))
+
+    @router.get("/streams")
+    async def get_streams() -> Streams:
+        """All streams that have values."""
+        asked("streams")
+        return Streams(streams=[StreamSummary(**one) for one in answers.streams()])
+
+    @router.get("/workers", response_model=WorkersList)
+    async def get_workers() -> Response:
+        """One entry for each source, a stream on a worker: what it may live by, if it is silent."""
+        asked("workers")
+        return JSONResponse({"workers": answers.workers()})
+
+    @router.get(
+        "/explain", response_model=Explanation, responses=responses(_404=UNKNOWN, _422=NO_Q)
+    )
+    async def get_explain(q: Q = 0.5, stream: Stream = "default") -> Response:
+        """The rows behind an answer, enough to compute it and its certificate again."""
+        asked("explain")
+        return JSONResponse(answers.explain(coordinator.known(stream), q))
+
+    return router
+
+
+def writes(coordinator: Coordinator) -> APIRouter:
+    router = APIRouter(tags=["workers"])
+
+    @router.post(
+        "/deltas",
+        openapi_extra={"requestBody": {"required": True, "content": BINARY}},
+        response_class=Response,
+        responses=RECEIPTS
+        | responses(
+            _400="not a request of deltas",
+            _408="the body took too long",
+            _413="the body is too large",
+            _415="the content type is another",
+        ),
+    )
+    async def post_deltas(request: Request) -> Response:
+        """For workers: `shared/protocol.py` says what is in it."""
+        given = request.headers.get("content-type", "")
+        if given.partition(";")[0].strip().lower() != MSGPACK:
+            raise Problem(415, "unknown_content_type", f"deltas come as {MSGPACK}, not {given!r}")
+        s_max = coordinator.settings.body_s_max
+        body = await body_of(request, bytes_max=REQUEST_BYTES_MAX, s_max=s_max)
+        return Response(coordinator.receive(body), media_type=MSGPACK)
+
+    @router.post(
+        "/workers/{name}/retire",
+        responses=responses(_404="there is no such worker", _409="it is not silent"),
+    )
+    async def post_retire(name: str) -> Retired:
+        """A silent worker will not come back: its values stay counted, nobody waits for more."""
+        return coordinator.retire(name)
+
+    return router
+
+
+def operations(coordinator: Coordinator) -> APIRouter:
+    router = APIRouter(tags=["operations"])
+
+    @router.get("/health")
+    async def get_health() -> Health:
+        """Whether it runs, what it promises, and where it keeps its rows."""
+        settings = coordinator.settings
+        return Health(
+            status="ok",
+            epsilon=settings.epsilon,
+            heartbeat_s=settings.heartbeat_s,
+            storage="memory",
+        )
+
+    @router.get("/ready", responses=responses(_503="answers are not complete; it says why"))
+    async def get_ready() -> Ready:
+        """Whether it has listened for long enough to know who is there."""
+        if reason := coordinator.why_not_ready():
+            raise Problem(503, "not_ready", reason)
+        return Ready(ready=True)
+
+    @router.get("/metrics", response_class=PlainTextResponse)
+    async def get_metrics() -> Response:
+        """For Prometheus."""
+        return Response(coordinator.metrics.text(), media_type=CONTENT_TYPE_PLAIN_0_0_4)
+
+    return router

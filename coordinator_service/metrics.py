@@ -1,0 +1,72 @@
+"""What a coordinator tells Prometheus. Totals are counted as things happen; gauges when asked."""
+
+from collections.abc import Callable, Iterable
+
+from prometheus_client import CollectorRegistry, Counter, generate_latest
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from shared.ledger import Ledger
+
+Clock = Callable[[], float]
+STATES = ("live", "silent")
+
+
+class OfLedger(Collector):
+    """Gauges of each stream: its median, how wrong that can be, and who is there."""
+
+    def __init__(self, ledger: Ledger, clock: Clock) -> None:
+        self._ledger, self._clock = ledger, clock
+
+    def collect(self) -> Iterable[Metric]:
+        def gauge(name: str, words: str, *labels: str) -> GaugeMetricFamily:
+            family = GaugeMetricFamily(f"median_{name}", words, labels=["stream", *labels])
+            families.append(family)
+            return family
+
+        families: list[Metric] = []
+        median = gauge("value", "The median of all values")
+        error = gauge("rank_error_ratio", "The certificate: its rank is off by at most this share")
+        count = gauge("values", "Values that the answer covers")
+        complete = gauge("complete", "1 if nobody is silent, so that the certificate holds for all")
+        sources = gauge("sources", "Sources of the stream", "state")
+        for stream in self._ledger.streams:
+            answer = self._ledger.answer(stream=stream, now=self._clock())
+            if answer.estimate is not None:
+                median.add_metric([stream], answer.estimate.value)
+                error.add_metric([stream], answer.estimate.rank_error)
+            count.add_metric([stream], answer.count)
+            complete.add_metric([stream], answer.complete)
+            sources.add_metric([stream, "live"], answer.live)
+            sources.add_metric([stream, "silent"], answer.silent)
+        return families
+
+
+class Metrics:
+    def __init__(self, ledger: Ledger, clock: Clock) -> None:
+        self.registry = registry = CollectorRegistry()
+        registry.register(OfLedger(ledger, clock))
+
+        def counter(name: str, words: str, *labels: str) -> Counter:
+            return Counter(f"median_coordinator_{name}", words, labels, registry=registry)
+
+        self._deltas = counter(
+            "deltas", "Deltas, by form and what became of them", "form", "result"
+        )
+        self._received = counter("received_bytes", "Bytes of bodies that workers sent")
+        self._sent = counter("sent_bytes", "Bytes of bodies that went back to workers")
+        self._queries = counter("queries", "Questions that were answered", "endpoint")
+        self.median_asked = self._queries.labels("median").inc  # on the hot path
+
+    def text(self) -> bytes:
+        return generate_latest(self.registry)
+
+    def judged(self, form: str, result: str) -> None:
+        self._deltas.labels(form, result).inc()
+
+    def carried(self, received: int, sent: int) -> None:
+        self._received.inc(received)
+        self._sent.inc(sent)
+
+    def asked(self, endpoint: str) -> None:
+        self._queries.labels(endpoint).inc()

@@ -1,0 +1,34 @@
+"""What queries are made of, with the same words in every service's documentation."""
+
+from typing import Annotated
+
+from fastapi import Query
+
+from shared.protocol import NAME_MAX
+from shared.serving.errors import Problem
+
+# What Python calls printable, as near as a regular expression says it: `name_of` is exact.
+NAME = Query(
+    min_length=1,
+    max_length=NAME_MAX,
+    description=f"a stream: 1 to {NAME_MAX} characters that can be printed",
+    examples=["default"],
+)
+Stream = Annotated[str, NAME]
+StreamOrAll = Annotated[str | None, NAME]
+RANGE = "from 0, the least value, to 1, the greatest"
+Q = Annotated[float, Query(ge=0, le=1, description=RANGE)]
+Qs = Annotated[
+    list[Annotated[float, Query(ge=0, le=1)]],
+    Query(min_length=1, max_length=100, description=RANGE),
+]
+
+UNKNOWN = "there is no such stream"
+NO_NAME = "not a name"
+NO_Q = "not a number from 0 to 1, or not a name"
+
+
+def name_of(stream: str) -> str:
+    if not stream.isprintable():
+        raise Problem(422, "bad_name", "a stream's name has only characters that can be printed")
+    return stream

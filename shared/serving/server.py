@@ -1,0 +1,52 @@
+"""The server: uvicorn, one process, lean headers; and the clock that everything goes by."""
+
+import time
+from collections.abc import Callable
+from contextlib import suppress
+
+import uvicorn
+from fastapi import FastAPI
+
+GRACE_S = 5  # for requests that are under way when the service is told to stop
+KEEP_ALIVE_S = 75  # longer than any heartbeat, so that a courier's connection stays open
+
+
+def clock() -> float:
+    """Seconds that never go back, and that pass while the machine sleeps, where it can tell."""
+    boottime = getattr(time, "CLOCK_BOOTTIME", None)
+    return time.monotonic() if boottime is None else time.clock_gettime(boottime)
+
+
+class Server(uvicorn.Server):
+    """Serves until it is told to stop; `fail` stops it too, and then the process fails."""
+
+    failed = False
+
+    def fail(self) -> None:
+        self.failed = self.should_exit = True
+
+
+def serve(make: Callable[[Callable[[], None]], FastAPI], *, host: str, port: int) -> None:
+    """Serve what is made, with a way for it to fail; leaves with 1 if it failed."""
+    server: Server
+
+    def fail() -> None:
+        server.fail()
+
+    server = Server(
+        uvicorn.Config(
+            make(fail),
+            host=host,
+            port=port,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            date_header=False,
+            timeout_keep_alive=KEEP_ALIVE_S,
+            timeout_graceful_shutdown=GRACE_S,
+        )
+    )
+    with suppress(KeyboardInterrupt):
+        server.run()
+    if server.failed or not server.started:
+        raise SystemExit(1)

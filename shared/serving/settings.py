@@ -1,0 +1,74 @@
+"""Settings: environment variables that begin with `MEDIAN_`, read once, at the start.
+
+They are built in `__main__` and handed down; no module asks the environment. What is wrong stops
+the start, with one line for each mistake.
+"""
+
+import sys
+from typing import Literal, Self
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+PREFIX = "MEDIAN_"
+MIB = 2**20
+
+
+class ServiceSettings(BaseSettings):
+    """What every service lets its operator choose."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True)
+
+    host: str = Field("127.0.0.1", description="address to listen on; 0.0.0.0: all there are")
+    port: int = Field(0, ge=0, le=65535, description="port to listen on")
+    log_format: Literal["text", "json"] = Field("text", description="how log lines look")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="what is logged: this and worse"
+    )
+    body_s_max: float = Field(
+        10.0, gt=0, le=3600, description="seconds that a request's body may take to arrive"
+    )
+
+    @classmethod
+    def of(cls, arguments: list[str], command: str) -> Self:
+        """From the environment; leaves with a text for `--help`, or if something is wrong."""
+        if "-h" in arguments or "--help" in arguments:
+            sys.stdout.write(cls.help(command))
+            raise SystemExit(0)
+        if arguments:
+            raise SystemExit(f"{command} takes no arguments: it is set by {PREFIX}... variables")
+        try:
+            return cls()
+        except ValidationError as error:
+            raise SystemExit("\n".join(_mistakes(error))) from None
+
+    @classmethod
+    def help(cls, command: str) -> str:
+        head = f"{command}: set by environment variables, in brackets what they are unless set.\n\n"
+        rows = ((name, default, words) for name, default, words in cls.table())
+        return head + "".join(
+            f"  {name} [{default}]\n      {words}\n" for name, default, words in rows
+        )
+
+    @classmethod
+    def table(cls) -> list[tuple[str, str, str]]:
+        """Of each setting the variable, its default and what it says."""
+        return [
+            (
+                PREFIX + name.upper(),
+                _shown(field.get_default(call_default_factory=True)),
+                field.description or "",
+            )
+            for name, field in cls.model_fields.items()
+        ]
+
+
+def _shown(default: object) -> str:
+    return "" if default is None else str(default)
+
+
+def _mistakes(error: ValidationError) -> list[str]:
+    return [
+        f"{PREFIX}{str(one['loc'][0]).upper()}={one['input']}: {one['msg']}"
+        for one in error.errors()
+    ]

@@ -1,0 +1,336 @@
+"""The worker over HTTP: takes values, and answers from its own digests.
+
+A `202` means that the batch is received: the promise holds for it. Mostly it comes at once. Where
+taking a batch makes a delta due, it waits until the coordinator has signed.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from typing import Annotated
+
+from fastapi import APIRouter, FastAPI, Header, Request, Response
+from fastapi.responses import PlainTextResponse
+from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
+from pydantic import BaseModel
+
+from shared.digest import Digest
+from shared.outbox import NotTaken
+from shared.serving.bodies import body_of
+from shared.serving.errors import Problem, answer_errors, responses
+from shared.serving.queries import NO_NAME, NO_Q, UNKNOWN, Qs, Stream, StreamOrAll, name_of
+from shared.values import BadValue, Floats
+from worker_service.courier import Courier, Transport
+from worker_service.intake import BadBody, decode
+from worker_service.keys import BadKey, Keys
+from worker_service.metrics import Metrics
+from worker_service.settings import Settings
+from worker_service.sources import Clock, Line, Sources, in_thread
+
+LARGE_BODY = 2**17  # bytes: a larger one is decoded in a thread, unless that is a mere view of it
+
+log = logging.getLogger("worker")
+
+Key = Annotated[str | None, Header(description="repeated requests with one key count once")]
+
+STATUS_OF = {"unknown_content_type": 415, "malformed": 400, "empty": 422}
+NUMBER = {"type": "number", "minimum": -(2**53), "maximum": 2**53}
+NUMBERS = {"type": "array", "items": NUMBER, "minItems": 1}
+BATCH = {
+    "oneOf": [
+        {
+            "type": "object",
+            "properties": {"values": NUMBERS},
+            "required": ["values"],
+            "additionalProperties": False,
+        },
+        NUMBERS,
+        NUMBER,
+    ]
+}
+BINARY = {"schema": {"type": "string", "format": "binary"}}
+VALUES_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {"schema": BATCH, "example": {"values": [1, 2.5]}},
+            "application/msgpack": BINARY,
+            "application/octet-stream": BINARY,
+            "text/plain": {"schema": {"type": "string"}, "example": "1\n2.5\n"},
+        },
+    }
+}
+
+
+class Accepted(BaseModel):
+    accepted: int
+    count: int
+
+
+class Flushed(BaseModel):
+    streams: dict[str, int]
+
+
+class Median(BaseModel):
+    stream: str
+    median: float | None
+    count: int
+    rank_error: float
+    exact: bool
+
+
+class Quantile(BaseModel):
+    q: float
+    value: float | None
+
+
+class Quantiles(BaseModel):
+    stream: str
+    quantiles: list[Quantile]
+    count: int
+    rank_error: float
+    exact: bool
+
+
+class Centroids(BaseModel):
+    stream: str
+    means: list[float]
+    weights: list[int]
+    count: int
+    rank_error: float
+
+
+class Health(BaseModel):
+    status: str
+    worker: str
+    storage: str
+
+
+class Ready(BaseModel):
+    ready: bool
+
+
+@contextmanager
+def problems() -> Iterator[None]:
+    """What is wrong with a request, as its client is told."""
+    try:
+        yield
+    except BadValue as error:
+        raise Problem(422, error.code, str(error), position=error.position) from None
+    except BadBody as error:
+        raise Problem(STATUS_OF[error.code], error.code, str(error)) from None
+    except BadKey as error:
+        raise Problem(422, error.code, str(error)) from None
+    except NotTaken as error:
+        raise Problem(503, "not_taken", str(error), headers={"retry-after": "1"}) from None
+
+
+class Worker:
+    """What the routes share."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        clock: Clock,
+        transport: Transport,
+    ) -> None:
+        self.settings = settings
+        self.sources = Sources(
+            settings.name,
+            clock=clock,
+            digest_rank_error=settings.digest_rank_error,
+            linger_s=settings.linger_s,
+            counts_cut_off=settings.when_cut_off == "count",
+        )
+        self.metrics = Metrics(self.sources)
+        self.keys = Keys(settings.idempotency_keys_max)
+        self.courier = Courier(
+            self.sources, self.metrics, settings, clock=clock, transport=transport
+        )
+
+    @asynccontextmanager
+    async def running(self, fail: Callable[[], None]) -> AsyncIterator[None]:
+        """The courier at work, and at the end its last word."""
+        courier = asyncio.create_task(self.courier.run(), name="courier")
+        courier.add_done_callback(lambda task: self._courier_ended(task, fail))
+        try:
+            yield
+        finally:
+            courier.cancel()
+            with suppress(asyncio.CancelledError, Exception):
+                await courier
+            await self.courier.goodbye(s_max=self.settings.goodbye_s_max)
+
+    def _courier_ended(self, task: asyncio.Task[None], fail: Callable[[], None]) -> None:
+        if not task.cancelled() and (error := task.exception()):
+            log.critical("the courier died; so does this worker", exc_info=error)
+            fail()
+
+    async def take(self, request: Request, stream: str, key: str | None) -> Accepted:
+        body = await body_of(
+            request, bytes_max=self.settings.body_bytes_max, s_max=self.settings.body_s_max
+        )
+        values = await self._decoded(request.headers.get("content-type", ""), body)
+        work = self.sources.take(stream, values, len(body))
+        if key is not None:
+            work = self.keys.once(key, b"\0".join((stream.encode(), body)), work)
+        try:
+            async with asyncio.timeout(self.settings.answer_s_max):
+                count = await work
+        except TimeoutError:
+            raise _not_acknowledged(self.settings.answer_s_max) from None
+        self.metrics.took(stream, len(values), len(body))
+        return Accepted(accepted=len(values), count=count)
+
+    async def _decoded(self, content_type: str, body: bytes) -> Floats:
+        if len(body) <= LARGE_BODY:
+            return decode(content_type, body)
+        return await in_thread(decode, content_type, body)
+
+    async def flush(self, stream: str | None) -> Flushed:
+        lines = list(self.sources) if stream is None else [self.line(stream)]
+        try:
+            async with asyncio.timeout(self.settings.answer_s_max):
+                counts = await asyncio.gather(*map(self.sources.flush, lines))
+        except TimeoutError:
+            raise _not_acknowledged(self.settings.answer_s_max) from None
+        names = [line.outbox.source.stream for line in lines]
+        return Flushed(streams=dict(zip(names, counts, strict=True)))
+
+    def line(self, stream: str) -> Line:
+        line = self.sources.line(stream)
+        if line is None:
+            raise Problem(404, "unknown_stream", f"this worker has no values of stream {stream!r}")
+        return line
+
+    async def asked(self, endpoint: str, stream: str, qs: list[float]) -> Quantiles:
+        self.metrics.asked(endpoint)
+        if stream == "default" and self.sources.line(stream) is None:
+            return _quantiles(stream, qs, Digest())
+        return await self.line(stream).asked(lambda digest: _quantiles(stream, qs, digest))
+
+    def why_not_ready(self) -> list[str]:
+        reasons = list(self.courier.why_not_ready())
+        return [*reasons, "it is about to stop"] if self.sources.closing else reasons
+
+
+def _quantiles(stream: str, qs: list[float], digest: Digest) -> Quantiles:
+    return Quantiles(
+        stream=stream,
+        quantiles=[Quantile(q=q, value=digest.quantile(q)) for q in qs],
+        count=digest.count,
+        rank_error=digest.rank_error,
+        exact=digest.rank_error == 0,
+    )
+
+
+def _centroids(stream: str, digest: Digest) -> Centroids:
+    means, weights = digest.centroids()
+    return Centroids(
+        stream=stream,
+        means=means.tolist(),
+        weights=weights.tolist(),
+        count=digest.count,
+        rank_error=digest.rank_error,
+    )
+
+
+def _not_acknowledged(seconds: float) -> Problem:
+    what = f"the coordinator did not sign within {seconds:g} s: this may be counted or not"
+    advice = "send it again with the same Idempotency-Key, and it counts once"
+    return Problem(503, "not_acknowledged", f"{what}; {advice}", headers={"retry-after": "1"})
+
+
+def create_app(
+    settings: Settings,
+    *,
+    clock: Clock,
+    transport: Transport = None,
+    fail: Callable[[], None] = lambda: None,
+) -> FastAPI:
+    worker = Worker(settings, clock=clock, transport=transport)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        async with worker.running(fail):
+            yield
+
+    app = FastAPI(title="running-median worker", version="0.1.0", lifespan=lifespan)
+    app.state.worker = worker
+    answer_errors(app)
+    app.include_router(routes(worker))
+    return app
+
+
+def routes(worker: Worker) -> APIRouter:
+    router = APIRouter()
+
+    @router.post(
+        "/values",
+        status_code=202,
+        response_model=Accepted,
+        openapi_extra=VALUES_BODY,
+        responses=responses(
+            _400="the body is not what its content type says",
+            _408="the body took too long",
+            _413="the body is too large",
+            _415="the content type is none of the four",
+            _422="something is not a value, a name or a key; nothing was taken",
+            _503="not taken now, or not acknowledged in time",
+        ),
+    )
+    async def post_values(
+        request: Request, stream: Stream = "default", idempotency_key: Key = None
+    ) -> Response:
+        """Take a number, or up to some millions: all of them, or none if one is not a value."""
+        with problems():
+            accepted = await worker.take(request, name_of(stream), idempotency_key)
+        return Response(accepted.model_dump_json(), 202, media_type="application/json")
+
+    @router.post(
+        "/flush",
+        responses=responses(_404=UNKNOWN, _422=NO_NAME, _503="not signed in time"),
+    )
+    async def post_flush(stream: StreamOrAll = None) -> Flushed:
+        """Push what is pending, of one stream or of all; answers when that is signed."""
+        with problems():
+            return await worker.flush(stream if stream is None else name_of(stream))
+
+    @router.get("/median", responses=responses(_404=UNKNOWN, _422=NO_NAME))
+    async def get_median(stream: Stream = "default") -> Median:
+        """The median of this worker's own values; null while there are none."""
+        answer = await worker.asked("median", name_of(stream), [0.5])
+        return Median(median=answer.quantiles[0].value, **answer.model_dump(exclude={"quantiles"}))
+
+    @router.get("/quantile", responses=responses(_404=UNKNOWN, _422=NO_Q))
+    async def get_quantile(q: Qs, stream: Stream = "default") -> Quantiles:
+        """Any quantiles of this worker's own values."""
+        return await worker.asked("quantile", name_of(stream), q)
+
+    @router.get("/digest", responses=responses(_404=UNKNOWN, _422=NO_NAME))
+    async def get_digest(stream: Stream = "default") -> Centroids:
+        """The clusters as other t-digests hold them: means and weights, by mean."""
+        worker.metrics.asked("digest")
+        name = name_of(stream)
+        return await worker.line(name).asked(lambda digest: _centroids(name, digest))
+
+    @router.get("/health")
+    async def get_health() -> Health:
+        """Whether it runs, and where it keeps its values."""
+        return Health(status="ok", worker=worker.settings.name, storage="memory")
+
+    @router.get("/ready", responses=responses(_503="values would not be received; it says why"))
+    async def get_ready() -> Ready:
+        """Whether values are received here."""
+        if reasons := worker.why_not_ready():
+            raise Problem(503, "not_ready", "; ".join(reasons))
+        return Ready(ready=True)
+
+    @router.get("/metrics", response_class=PlainTextResponse)
+    async def get_metrics() -> Response:
+        """For Prometheus."""
+        return Response(worker.metrics.text(), media_type=CONTENT_TYPE_PLAIN_0_0_4)
+
+    return router

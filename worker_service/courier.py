@@ -1,0 +1,287 @@
+"""The courier: the one task that carries deltas to the coordinator, and waits on the network.
+
+One request at a time, with what is due of all streams together. A request that failed is repeated
+with the same bytes, after a pause that doubles each time, up to a limit, and is never twice the
+same, so that workers whose coordinator was away do not come back all at once. Only the response to
+the newest request is read: there is no other, because each is waited for or given up.
+
+What a push costs on the wire beyond its body: 108 bytes of request and 70 of response headers, for
+a coordinator called `coordinator:8000`; the body of a typical delta is 50 to 200 bytes, that of its
+receipt about 50. httpx by itself would send 100 bytes more.
+"""
+
+import asyncio
+import logging
+import math
+import random
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import httpx
+
+from shared.outbox import Flight
+from shared.protocol import (
+    DELTA_BYTES_MAX,
+    DELTAS_MAX,
+    REQUEST_BYTES_MAX,
+    MalformedMessage,
+    Receipt,
+    Refusal,
+    pack_request,
+    too_coarse,
+    unpack_response,
+)
+from shared.serving.logs import facts
+from worker_service.metrics import Metrics
+from worker_service.settings import Settings
+from worker_service.sources import Clock, Line, Sources
+
+BACKOFF_S = 0.1
+HEADERS = {"content-type": "application/msgpack"}
+ROOM = DELTA_BYTES_MAX + 8 * DELTAS_MAX  # for one more delta, and what packs them all
+
+Transport: TypeAlias = httpx.AsyncBaseTransport | None
+"""Instead of a network; for tests."""
+
+log = logging.getLogger("worker.courier")
+
+
+class Unreached(Exception):
+    """The request may have arrived or not; no response that means anything came back."""
+
+
+@dataclass
+class Tries:
+    """How often something failed in a row, and until when it rests."""
+
+    failures: int = 0
+    until: float = -math.inf
+
+    def failed(self, now: float, *, s_max: float) -> None:
+        pause = min(s_max, BACKOFF_S * 2.0 ** min(self.failures, 30))
+        pause *= random.uniform(0.5, 1)  # noqa: S311  no secret: it only spreads them
+        self.failures, self.until = self.failures + 1, now + pause
+
+    def succeeded(self) -> None:
+        self.failures, self.until = 0, -math.inf
+
+
+class Courier:
+    def __init__(
+        self,
+        sources: Sources,
+        metrics: Metrics,
+        settings: Settings,
+        *,
+        clock: Clock,
+        transport: Transport = None,
+    ) -> None:
+        self._sources, self._metrics, self._clock = sources, metrics, clock
+        self._url, self._digest_rank_error = settings.coordinator_url, settings.digest_rank_error
+        self._request_s_max, self._backoff_s_max = settings.request_s_max, settings.backoff_s_max
+        self._client = httpx.AsyncClient(transport=transport, trust_env=False)
+        self._tries = Tries()
+        self._tries_of: dict[Line, Tries] = {}
+        self._refusals: dict[Line, Refusal] = {}
+        self._met = False
+        self._trouble = "it was not asked yet"
+        self._coarse: str | None = None
+
+    def why_not_ready(self) -> Iterator[str]:
+        if not self._met:
+            yield f"no coordinator was heard of at {self._url}: {self._trouble}"
+        if self._coarse:
+            yield self._coarse
+        for line, refusal in self._refusals.items():
+            yield f"stream {line.outbox.source.stream}: {refusal.sentence}"
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while not self._met:
+            await self._pause()
+            await self._greet()
+        while True:
+            await self._pause()
+            await self._until_due()
+            await self._round()
+
+    async def goodbye(self, *, s_max: float) -> None:
+        """Instead of `run`, at the end: say the last of all sources, within the time there is."""
+        await self._sources.goodbye()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(s_max):
+                while not self._sources.closed:
+                    await self._round()
+                    await asyncio.sleep(0.02)
+                    await self._pause()
+        await self._client.aclose()
+        for line in self._sources:
+            if not line.outbox.closed:
+                outbox = line.outbox
+                lost = facts(stream=outbox.source.stream, values=outbox.count - outbox.covered)
+                log.error("the last values were not told in time", extra=lost)
+
+    async def _pause(self) -> None:
+        await asyncio.sleep(max(0.0, self._tries.until - self._clock()))
+
+    async def _until_due(self) -> None:
+        self._sources.news.clear()
+        now = self._clock()
+        at = min((self._wanted_at(line) for line in self._sources), default=math.inf)
+        self._sources.planned = at
+        if at > now:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(None if at == math.inf else at - now):
+                    await self._sources.news.wait()
+        self._sources.planned = -math.inf
+
+    def _wanted_at(self, line: Line) -> float:
+        due_at = line.outbox.due_at if line.outbox.flight is None else -math.inf
+        return max(due_at, self._rests_until(line))
+
+    def _rests_until(self, line: Line) -> float:
+        return self._tries_of[line].until if line in self._tries_of else -math.inf
+
+    async def _greet(self) -> None:
+        """Ask the coordinator who it is, so that a wrong address shows before the first value."""
+        try:
+            content = await self._asked(httpx.Request("GET", f"{self._url}/health"))
+            epsilon = httpx.Response(200, content=content).json()["epsilon"]
+            self._coarse = too_coarse(self._digest_rank_error, float(epsilon))
+        except (Unreached, ValueError, TypeError, KeyError) as error:
+            self._failed(str(error) or type(error).__name__)
+        else:
+            self._met = True
+            self._reached()
+            log.info("coordinator met", extra=facts(url=self._url, epsilon=epsilon))
+
+    async def _round(self) -> None:
+        """Send what is wanted now, and bring back what came of it."""
+        sending = await self._collected()
+        if not sending:
+            return
+        since = self._clock()
+        body = pack_request(list(sending.values()))
+        try:
+            answers = await self._pushed(body, len(sending))
+        except Unreached as error:
+            self._failed(str(error))
+            return
+        self._met = True
+        self._reached()
+        self._metrics.pushed(self._clock() - since)
+        for line, answer in zip(sending, answers, strict=True):
+            await self._judged(line, answer)
+
+    async def _collected(self) -> dict[Line, bytes]:
+        """What is in flight first, then what is due, as much as one request may hold."""
+        sending: dict[Line, bytes] = {}
+        size = 0
+        for line in sorted(self._sources, key=lambda line: line.outbox.flight is None):
+            if len(sending) == DELTAS_MAX or size + ROOM > REQUEST_BYTES_MAX:
+                break
+            if self._wanted_at(line) <= self._clock() and (data := await line.delta()):
+                sending[line] = data
+                size += len(data)
+        return sending
+
+    async def _pushed(self, body: bytes, deltas: int) -> list[Receipt | Refusal]:
+        request = httpx.Request("POST", f"{self._url}/deltas", content=body, headers=HEADERS)
+        content = await self._asked(request)
+        self._metrics.carried(len(body), len(content))
+        try:
+            answers = unpack_response(content)
+        except MalformedMessage as error:
+            raise Unreached(f"rubbish came back: {error}") from None
+        if len(answers) != deltas:
+            raise Unreached(f"{len(answers)} answers came back, to {deltas} deltas")
+        return answers
+
+    async def _asked(self, request: httpx.Request) -> bytes:
+        """The content of a response with status 200, in time and within limits."""
+        try:
+            async with asyncio.timeout(self._request_s_max):
+                response = await self._client.send(request, stream=True)
+                try:
+                    content = await self._content(response)
+                finally:
+                    await response.aclose()
+        except TimeoutError:
+            raise Unreached(f"no answer within {self._request_s_max:g} s") from None
+        except httpx.HTTPError as error:
+            raise Unreached(str(error) or type(error).__name__) from None
+        if response.status_code != httpx.codes.OK:
+            raise Unreached(f"it answered with status {response.status_code}")
+        return content
+
+    async def _content(self, response: httpx.Response) -> bytes:
+        content = bytearray()
+        async for piece in response.aiter_raw():
+            content += piece
+            if len(content) > REQUEST_BYTES_MAX:
+                raise Unreached("its answer does not end")
+        return bytes(content)
+
+    async def _judged(self, line: Line, answer: Receipt | Refusal) -> None:
+        tries = self._tries_of.setdefault(line, Tries())
+        if isinstance(answer, Refusal):
+            self._refused(line, answer, tries)
+            return
+        flight, outbox = line.outbox.flight, line.outbox
+        await line.receive(answer)
+        self._refusals.pop(line, None)
+        if flight is not None:
+            signed = answer.mark == flight.makes.mark
+            self._note_tries(tries, signed)
+            self._metrics.answered(flight, signed)
+            log.info("delta signed" if signed else "delta not signed", extra=_facts(flight, answer))
+        if outbox.outdated:
+            what = facts(stream=outbox.source.stream, count=outbox.count, upto=answer.upto)
+            log.error("the coordinator knows more than is here; a new source begins", extra=what)
+            self._sources.replace(line)
+
+    def _note_tries(self, tries: Tries, signed: bool) -> None:
+        """A coordinator that forgot is told the whole at once, but not for ever."""
+        if signed:
+            tries.succeeded()
+        elif tries.failures:
+            tries.failed(self._clock(), s_max=self._backoff_s_max)
+        else:
+            tries.failures = 1
+
+    def _refused(self, line: Line, refusal: Refusal, tries: Tries) -> None:
+        tries.failed(self._clock(), s_max=self._backoff_s_max)
+        self._metrics.refused(refusal.code)
+        if self._refusals.get(line) != refusal:
+            self._refusals[line] = refusal
+            what = facts(stream=line.outbox.source.stream, code=refusal.code)
+            log.error("delta refused: %s", refusal.sentence, extra=what)
+
+    def _failed(self, trouble: str) -> None:
+        if self._trouble != trouble or not self._tries.failures:
+            log.warning("coordinator not reached", extra=facts(url=self._url, why=trouble))
+        self._trouble = trouble
+        self._tries.failed(self._clock(), s_max=self._backoff_s_max)
+        self._metrics.retried()
+
+    def _reached(self) -> None:
+        if self._tries.failures and self._met:
+            log.info("coordinator reached", extra=facts(after_failures=self._tries.failures))
+        self._tries.succeeded()
+
+
+def _facts(flight: Flight, receipt: Receipt) -> dict[str, Any]:
+    delta = flight.delta
+    return facts(
+        stream=delta.source.stream,
+        form=delta.form.name.lower(),
+        cause=flight.cause.value,
+        since=delta.since,
+        upto=delta.upto,
+        bytes=len(flight.data),
+        shift=delta.shift,
+        allowance=receipt.grant.allowance,
+        patience=receipt.grant.patience,
+    )

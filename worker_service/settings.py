@@ -1,0 +1,67 @@
+"""What the operator of a worker may choose."""
+
+import socket
+from typing import Literal
+
+from pydantic import Field, field_validator
+
+from shared.protocol import COARSEST, EPSILON_MIN, NAME_MAX
+from shared.serving.settings import MIB, ServiceSettings
+
+
+class Settings(ServiceSettings):
+    port: int = Field(8001, ge=0, le=65535, description="port to listen on")
+    coordinator_url: str = Field(
+        "http://127.0.0.1:8000", description="where the coordinator listens"
+    )
+    worker_name: str = Field(
+        "", max_length=NAME_MAX, description="a label; unless set, the host's name and the port"
+    )
+    body_bytes_max: int = Field(
+        32 * MIB, ge=1024, le=1024 * MIB, description="bytes of a request's body, at most"
+    )
+    digest_rank_error: float = Field(
+        0.0005,
+        ge=EPSILON_MIN * COARSEST,
+        lt=0.5,
+        description="of the worker's own digests; at most a twentieth of the coordinator's epsilon",
+    )
+    linger_s: float = Field(
+        1.0, ge=0.01, le=60, description="seconds without news until the coordinator is told all"
+    )
+    request_s_max: float = Field(
+        5.0, gt=0, le=60, description="seconds that a push to the coordinator may take"
+    )
+    backoff_s_max: float = Field(
+        5.0, gt=0, le=60, description="seconds between two tries to reach the coordinator, at most"
+    )
+    answer_s_max: float = Field(
+        60.0, gt=0, le=3600, description="seconds that a client waits for its 202, at most"
+    )
+    goodbye_s_max: float = Field(
+        5.0, gt=0, le=60, description="seconds at the end to tell the coordinator the last values"
+    )
+    when_cut_off: Literal["count", "refuse"] = Field(
+        "count", description="what to do with values while the coordinator is certainly unaware"
+    )
+    idempotency_keys_max: int = Field(
+        65_536, ge=1, le=10_000_000, description="how many Idempotency-Keys are remembered"
+    )
+
+    @field_validator("coordinator_url")
+    @classmethod
+    def _is_url(cls, given: str) -> str:
+        if not given.startswith(("http://", "https://")):
+            raise ValueError("must begin with http:// or https://")
+        return given.rstrip("/")
+
+    @field_validator("worker_name")
+    @classmethod
+    def _is_printable(cls, given: str) -> str:
+        if not given.isprintable():
+            raise ValueError("must be printable")
+        return given
+
+    @property
+    def name(self) -> str:
+        return self.worker_name or f"{socket.gethostname()}-{self.port}"[:NAME_MAX]

@@ -1,0 +1,207 @@
+"""The sources of this worker: one outbox for each stream, and the batches that wait for it.
+
+A batch is received once its source acknowledges as many values as there were with it. Mostly that
+is at once; else whoever brought it waits here, until a signature covers it.
+
+An outbox is used by one at a time, under its lock. What takes longer than a moment is done in a
+thread meanwhile: large batches, the cutting of deltas, questions. So the event loop goes on, and
+batches for this stream queue up at the lock, in order.
+"""
+
+import asyncio
+import heapq
+import math
+import secrets
+from asyncio import Future
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+from shared.digest import Digest
+from shared.outbox import NotTaken, Outbox
+from shared.protocol import Receipt, Source
+from shared.values import Floats
+
+Told = TypeVar("Told")
+Clock = Callable[[], float]
+
+LARGE = 32_768  # values: a larger batch is taken in a thread
+
+
+async def in_thread(work: Callable[..., Told], *given: Any) -> Told:
+    """In a thread, and to its end, even if whoever waited for it has gone."""
+    task = asyncio.create_task(asyncio.to_thread(work, *given))
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        raise
+
+
+class Waiting:
+    """Who waits until a count is reached."""
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[int, int, Future[None]]] = []
+
+    async def until(self, count: int) -> None:
+        future = asyncio.get_running_loop().create_future()
+        heapq.heappush(self._heap, (count, id(future), future))
+        await future
+
+    def reached(self, count: int) -> None:
+        while self._heap and self._heap[0][0] <= count:
+            self._next(lambda future: future.set_result(None))
+
+    def given_up(self, why: Exception) -> None:
+        while self._heap:
+            self._next(lambda future: future.set_exception(why))
+
+    def _next(self, done: Callable[[Future[None]], None]) -> None:
+        future = heapq.heappop(self._heap)[2]
+        if not future.done():
+            done(future)
+
+
+class Line:
+    """One source, and who waits for it."""
+
+    def __init__(self, outbox: Outbox, clock: Clock) -> None:
+        self.outbox, self._clock = outbox, clock
+        self._lock = asyncio.Lock()
+        self._to_be_acknowledged, self._to_be_covered = Waiting(), Waiting()
+
+    async def take(self, values: Floats, raw: int) -> int:
+        """Give these values their numbers; returns how many there are then."""
+        async with self._lock:
+            if len(values) > LARGE:
+                count = await in_thread(self._add, values, raw)
+            else:
+                count = self._add(values, raw)
+        self._tell()
+        return count
+
+    def _add(self, values: Floats, raw: int) -> int:
+        return self.outbox.add(values, now=self._clock(), raw=raw)
+
+    async def acknowledged(self, count: int) -> None:
+        if self.outbox.acknowledged < count:
+            await self._to_be_acknowledged.until(count)
+
+    async def covered(self, count: int) -> None:
+        if self.outbox.covered < count:
+            await self._to_be_covered.until(count)
+
+    async def delta(self) -> bytes | None:
+        """What is to be sent now, if anything."""
+        async with self._lock:
+            data = await in_thread(self._delta)
+        self._tell()
+        return data
+
+    def _delta(self) -> bytes | None:
+        return self.outbox.delta(now=self._clock())
+
+    async def receive(self, receipt: Receipt) -> None:
+        async with self._lock:
+            self.outbox.receive(receipt, now=self._clock())
+        self._tell()
+
+    def _tell(self) -> None:
+        self._to_be_acknowledged.reached(self.outbox.acknowledged)
+        self._to_be_covered.reached(self.outbox.covered)
+
+    async def flush(self) -> int:
+        """Have all said that there is; returns how many values that are."""
+        async with self._lock:
+            self.outbox.flush()
+            return self.outbox.count
+
+    async def goodbye(self) -> None:
+        async with self._lock:
+            self.outbox.goodbye()
+
+    def give_up(self) -> None:
+        why = NotTaken("this source gave way to a new one")
+        self._to_be_acknowledged.given_up(why)
+        self._to_be_covered.given_up(why)
+
+    async def asked(self, question: Callable[[Digest], Told]) -> Told:
+        """Answer from this source's own digest."""
+        async with self._lock:
+            return await in_thread(question, self.outbox.digest)
+
+
+class Sources:
+    """The lines of this worker, by stream."""
+
+    def __init__(
+        self,
+        worker: str,
+        *,
+        clock: Clock,
+        digest_rank_error: float,
+        linger_s: float,
+        counts_cut_off: bool,
+    ) -> None:
+        self.worker, self._clock = worker, clock
+        self._digest_rank_error, self._linger_s = digest_rank_error, linger_s
+        self._counts_cut_off = counts_cut_off
+        self._lines: dict[str, Line] = {}
+        self.closing = False
+        self.news = asyncio.Event()  # something is wanted before `planned`
+        self.planned = -math.inf
+
+    def __iter__(self) -> Iterator[Line]:
+        return iter(list(self._lines.values()))
+
+    def line(self, stream: str) -> Line | None:
+        return self._lines.get(stream)
+
+    async def take(self, stream: str, values: Floats, raw: int) -> int:
+        """Take a batch, and wait until it is acknowledged; returns how many there are then."""
+        if self.closing:
+            raise NotTaken("this worker is about to stop; send your values to another")
+        line = self._lines.setdefault(stream, self._lines.get(stream) or self._new(stream))
+        count = await line.take(values, raw)
+        self.look(line)
+        await line.acknowledged(count)
+        return count
+
+    async def flush(self, line: Line) -> int:
+        """Have all said that there is, and wait until it is covered."""
+        count = await line.flush()
+        self.look(line)
+        await line.covered(count)
+        return count
+
+    def look(self, line: Line) -> None:
+        """Wake the courier, if this source is due before it meant to look again."""
+        if line.outbox.flight is None and line.outbox.due_at < self.planned:
+            self.news.set()
+
+    def _new(self, stream: str) -> Line:
+        outbox = Outbox(
+            Source(self.worker, stream, secrets.randbits(64)),
+            Digest(self._digest_rank_error),
+            now=self._clock(),
+            linger_s=self._linger_s,
+            counts_cut_off=self._counts_cut_off,
+        )
+        return Line(outbox, self._clock)
+
+    def replace(self, line: Line) -> None:
+        """A new source in place of one whose numbers are used up."""
+        stream = line.outbox.source.stream
+        self._lines[stream] = self._new(stream)
+        line.give_up()
+
+    @property
+    def closed(self) -> bool:
+        return all(line.outbox.closed for line in self)
+
+    async def goodbye(self) -> None:
+        """Take nothing more, and have all said that there is."""
+        self.closing = True
+        for line in self:
+            await line.goodbye()
+        self.news.set()
