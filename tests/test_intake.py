@@ -281,11 +281,15 @@ def test_octets_are_shared_not_copied() -> None:
     assert np.shares_memory(decode(OCTETS, body), np.frombuffer(body))
 
 
-@given(st.lists(NUMBERS, min_size=1), st.sampled_from([None, 0, 1, "\t"]), st.booleans())
+@given(
+    st.lists(NUMBERS, min_size=1), st.sampled_from([None, 0, "\t"]), st.booleans(), st.booleans()
+)
 def test_json_in_pieces_is_what_the_standard_library_reads(
-    numbers: list[float], indent: int | str | None, keyed: bool
+    numbers: list[float], indent: int | str | None, keyed: bool, compact: bool
 ) -> None:
-    body = json.dumps({"values": numbers} if keyed else numbers, indent=indent).encode()
+    separators = (",", ":") if compact else (" , ", " : ")
+    sent = {"values": numbers} if keyed else numbers
+    body = json.dumps(sent, indent=indent, separators=separators).encode()
     read = json.loads(body)
     expected = packed(*(read["values"] if keyed else read))
     assert accepted(JSON, body) == expected
@@ -304,7 +308,11 @@ def test_messagepack_in_slices_is_what_was_packed(
         assert accepted(MSGPACK, body) == packed(*sent)
 
 
-LINES = st.text("0123456789+-.eE_,x \t\rnaifty[]\x0b", max_size=12) | NUMBERS.map(repr)
+LINES = st.text("0123456789+-.eE_,x \t\rnaifty[]\x0b", max_size=12) | st.one_of(
+    NUMBERS.map(repr),
+    st.sampled_from(["-0", "+0", "-0.0", "9007199254740993", "-9007199254740993", "1e400"]),
+    st.tuples(NUMBERS, st.sampled_from(", _x\r"), NUMBERS).map("{0[0]}{0[1]}{0[2]}".format),
+)
 
 
 def plainly(body: str) -> bytes | None:
@@ -335,7 +343,7 @@ def test_text_is_what_python_reads_line_by_line(lines: list[str], ending: str) -
         assert accepted(TEXT, body.encode()) == plainly(body)
 
 
-@given(st.lists(NUMBERS.map(repr), min_size=1), st.lists(LINES, max_size=2))
+@given(st.lists(NUMBERS.map(repr)), st.lists(LINES, min_size=1, max_size=2))
 def test_quick_lines_and_slow_lines_are_the_same_numbers(lines: list[str], more: list[str]) -> None:
     body = "\n".join([*lines, *more]).encode()
     quick = accepted(TEXT, body)
@@ -355,7 +363,12 @@ TOKENS = st.sampled_from(
 ).map(str.encode)
 
 
-@given(st.lists(TOKENS, max_size=30).map(b"".join))
+PLAIN = st.lists(st.sampled_from([b"1,", b"-2.5,", b"12 ,"]), min_size=3).map(b"".join)
+ODD = st.sampled_from([b"", b"]", b"[", b"}", b"{", b"],[", b'"']) | TOKENS
+ALMOST = st.tuples(st.just(b"["), PLAIN, ODD, PLAIN, st.just(b"1"), ODD, st.just(b"]"), ODD)
+
+
+@given(st.lists(TOKENS, max_size=30).map(b"".join) | ALMOST.map(b"".join))
 def test_what_looks_like_json_is_values_or_refused_whole_and_in_pieces(body: bytes) -> None:
     for given_body in (body, b"[" + body + b"]", b'{"values":[' + body + b"]}"):
         whole = accepted(JSON, given_body)
@@ -365,17 +378,25 @@ def test_what_looks_like_json_is_values_or_refused_whole_and_in_pieces(body: byt
             assert in_pieces == whole
 
 
-@given(st.lists(NUMBERS | st.none() | st.booleans() | st.text(), min_size=1), st.data())
-def test_one_wrong_byte_never_changes_what_pieces_accept(
-    given_values: list[object], data: st.DataObject
+@pytest.mark.parametrize("blank", ["", " "])
+def test_a_comma_too_many_is_refused_wherever_a_cut_falls(blank: str) -> None:
+    for length in range(1, 40):
+        numbers = [f"{blank}1"] * length
+        for at in range(length + 1):
+            body = "[" + ",".join([*numbers[:at], blank, *numbers[at:]]) + "]"
+            with small_pieces():
+                assert outcome(JSON, body.encode()) == ("malformed", None)
+
+
+@given(st.lists(NUMBERS, min_size=9), st.booleans(), st.data())
+def test_a_wrong_byte_is_not_judged_otherwise_in_pieces(
+    numbers: list[float], packs: bool, data: st.DataObject
 ) -> None:
-    kind, body = data.draw(
-        st.sampled_from(
-            [(JSON, json.dumps(given_values).encode()), (MSGPACK, msgpack.packb(given_values))]
-        )
-    )
+    compact = json.dumps(numbers, separators=(",", ":")).encode()
+    kind, body = (MSGPACK, msgpack.packb(numbers)) if packs else (JSON, compact)
     at = data.draw(st.integers(0, len(body) - 1))
-    wrong = body[:at] + bytes([data.draw(st.integers(0, 255))]) + body[at + 1 :]
+    bytewise = st.sampled_from(b"0123456789,.-e ") | st.integers(0, 255)
+    wrong = body[:at] + bytes([data.draw(bytewise)]) + body[at + 1 :]
     whole = accepted(kind, wrong)
     with small_pieces():
         in_pieces = accepted(kind, wrong)
@@ -429,6 +450,7 @@ def test_json_is_never_parsed_in_more_than_a_piece() -> None:
         (MSGPACK, b"\xdd\x80\x00\x00\x00\x01\x01\x01\x01\x01"),
         (MSGPACK, b"\x81\xa6values\xdd\xff\xff\xff\xff\x01"),
         (MSGPACK, b"\x92\x01\xdd\x7f\xff\xff\xff"),
+        (MSGPACK, b"\x92\x01\xdd\x01\x00\x00\x00"),
         (MSGPACK, b"\x92\x01\xdf\x7f\xff\xff\xff"),
         (MSGPACK, b"\x92\x01\xc6\x7f\xff\xff\xff"),
         (MSGPACK, b"\x92\x01\xdb\x7f\xff\xff\xff"),
