@@ -169,6 +169,12 @@ class Hearing:
         return self.at + SILENT_HEARTBEATS * heartbeat_s
 
 
+class Attendance(NamedTuple):
+    live: int
+    silent: int
+    until: float  # so long it stays so, if nothing is heard before
+
+
 class Rows:
     """The rows of one stream, and their sums: exact, in whatever order they came."""
 
@@ -179,11 +185,17 @@ class Rows:
         self._spent = NO_GRANT  # of the pool
         self._sums: tuple[Total, float, Floats] | None = None
         self.hearings: dict[int, Hearing] = {}
+        self.attendance: Attendance | None = None  # as it was when it was last taken
         self.weight = 0
         self.changes = 0  # to what answers are made of
 
     def __iter__(self) -> Iterator[Row]:
         return iter(self._rows.values())
+
+    def is_another(self) -> None:
+        """Somebody is silent who was not, or the other way round."""
+        self.attendance = None
+        self.changes += 1
 
     @property
     def sources(self) -> Iterator[Source]:
@@ -233,6 +245,8 @@ class Rows:
         self._open = open_ + (not row.closed)
         self._spent = spent.plus(self._beyond(row))
         self._rows[row.source.number] = row
+        if old is None or old.closed != row.closed:
+            self.attendance = None
         if old is None or (old.picture, old.counted) != (row.picture, row.counted):
             self._sums = None
             self.changes += 1
@@ -351,7 +365,8 @@ class Ledger:
         row = row.after(delta, data, final=delta.final and delta.ledger == hearing.number)
         row = rows.granted(row)
         rows.keep(row)
-        rows.changes += was_silent != self.is_silent(row, now=now)
+        if was_silent != self.is_silent(row, now=now):
+            rows.is_another()
         return row
 
     def _hearing(self, source: Source) -> Hearing:
@@ -368,7 +383,7 @@ class Ledger:
         gone = row.final and self.heard_at(row.source) > -math.inf
         if not gone and (row.final or delta.upto > row.upto):
             self._hearing(delta.source).doubted = True
-            self._begun(delta.source.stream).changes += 1
+            self._begun(delta.source.stream).is_another()
 
     def _number_of(self, source: Source) -> int:
         hearing = self._rows(source.stream).hearings.get(source.number)
@@ -411,7 +426,7 @@ class Ledger:
             rows.restore(row)
         if number in rows.hearings:
             rows.hearings[number].doubted = False
-        rows.changes += 1
+        rows.is_another()
         return row
 
     def answer(self, q: float = 0.5, *, stream: str = "default", now: float) -> Answer:
@@ -448,8 +463,12 @@ class Ledger:
         """Before then it cannot know who is missing."""
         return self._started + SILENT_HEARTBEATS * self.heartbeat_s
 
-    def _attendance(self, rows: Rows, now: float) -> tuple[int, int, float]:
-        """How many sources are live, how many silent, and how long that stays so by itself."""
+    def _attendance(self, rows: Rows, now: float) -> Attendance:
+        if rows.attendance is None or now >= rows.attendance.until:
+            rows.attendance = self._taken(rows, now)
+        return rows.attendance
+
+    def _taken(self, rows: Rows, now: float) -> Attendance:
         live = silent = 0
         until = self.listens_until if now < self.listens_until else math.inf
         for row in map(rows.of, rows.sources):
@@ -458,4 +477,4 @@ class Ledger:
             elif not row.closed:
                 live += 1
                 until = min(until, rows.hearings[row.source.number].late_at(self.heartbeat_s))
-        return live, silent, until
+        return Attendance(live, silent, until)

@@ -152,6 +152,9 @@ class Total:
         self._below = np.concatenate([picture.below for picture in pictures])
         self._upto = np.concatenate([picture.upto for picture in pictures])
         self._knots = np.sort(self._x)
+        self._arrived: dict[
+            int, Floats
+        ] = {}  # ranks at knots, as every search begins with the same
 
     def __len__(self) -> int:
         return len(self.weights)
@@ -165,7 +168,7 @@ class Total:
         return self._ranks(x, self._x < x)
 
     def _ranks(self, x: float, passed: NDArray[np.bool_]) -> Floats:
-        index = np.add.reduceat(passed, self._first, dtype=np.int64)
+        index = np.add.reduceat(passed.view(np.int8), self._first, dtype=np.int32)
         inside = (index > 0) & (index < self._length)
         ranks = np.where(index > 0, self.weights, 0.0)
         at = self._first[inside] + index[inside]
@@ -180,9 +183,7 @@ class Total:
         before all values, negative still after all.
         """
         knots, end = self._knots, len(self._knots)
-        first = bisect_left(
-            range(end), True, key=lambda at: height(self.ranks(float(knots[at]))) >= 0
-        )
+        first = bisect_left(range(end), True, key=lambda at: height(self._ranks_at(at)) >= 0)
         if first == end:
             return np.inf, np.inf
         before = height(np.zeros(len(self)))
@@ -198,6 +199,11 @@ class Total:
             key=lambda at: height(self.ranks_below(float(knots[at]))) > 0,
         )
         return start, float(knots[-1]) if after == end else self._within(height, after)
+
+    def _ranks_at(self, at: int) -> Floats:
+        if at not in self._arrived:
+            self._arrived[at] = self.ranks(float(self._knots[at]))
+        return self._arrived[at]
 
     def _within(self, height: Height, at: int) -> float:
         """Where it passes zero on the way from the knot before to this one."""

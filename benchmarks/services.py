@@ -1,0 +1,317 @@
+"""The services as processes: how many values they take, how many questions they answer.
+
+    python -m benchmarks.services ingest     values/s through one worker, by content type and batch
+    python -m benchmarks.services median     GET /median beside a bare uvicorn app, in one run
+    python -m benchmarks.services recompute  an answer over many rows, made anew
+
+The client is a few lines over a socket: what is measured is the server. A worker from empty talks
+to a live coordinator at epsilon 1 %; the time counts until the last 202, all waits included. On a
+machine with few cores client, worker and coordinator share them: so values are counted per second
+of the worker's own processor time too, which is what one core would do.
+"""
+
+import asyncio
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+import msgpack
+import numpy as np
+import typer
+import uvloop
+from rich.console import Console
+from rich.table import Table
+
+from shared.digest import Digest
+from shared.ledger import Ledger
+from shared.outbox import Outbox
+from shared.protocol import Receipt, Source, digest_error_for
+from shared.values import Floats
+
+EPSILON = 0.01
+CONNECTIONS, ASKING = 4, 16
+BARE = """
+import uvicorn
+
+BODY = b"x" * 260
+HEADERS = [(b"content-type", b"application/json"), (b"content-length", b"260")]
+START = {{"type": "http.response.start", "status": 200, "headers": HEADERS}}
+
+async def app(scope, receive, send):
+    await send(START)
+    await send({{"type": "http.response.body", "body": BODY}})
+
+uvicorn.run(app, port={port}, log_config=None, access_log=False, lifespan="off",
+            server_header=False, date_header=False)
+"""
+ENCODE: dict[str, Callable[[Floats], bytes]] = {
+    "application/octet-stream": lambda values: values.astype("<f8").tobytes(),
+    "application/msgpack": lambda values: bytes(msgpack.packb(values.tolist())),
+    "application/json": lambda values: json.dumps(values.tolist()).encode(),
+    "text/plain": lambda values: "\n".join(map(repr, values.tolist())).encode(),
+}
+
+app = typer.Typer(add_completion=False, help=__doc__.partition("\n")[0])
+out = Console(width=120)
+
+
+class Client(asyncio.Protocol):
+    """One connection: the next request goes out when a response has come in whole."""
+
+    def __init__(self, requests: Iterator[bytes], status: bytes) -> None:
+        self._requests, self._status = requests, status
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.seconds: list[float] = []
+        self._buffer = b""
+
+    def connection_made(self, transport: Any) -> None:
+        self._transport = transport
+        self._next()
+
+    def _next(self) -> None:
+        request = next(self._requests, None)
+        if request is None:
+            self._transport.close()
+            self.done.set_result(None)
+            return
+        self._since = time.perf_counter()
+        self._transport.write(request)
+
+    def data_received(self, data: bytes) -> None:
+        self._buffer += data
+        head, separator, body = self._buffer.partition(b"\r\n\r\n")
+        if not separator:
+            return
+        length = int(head.lower().partition(b"content-length:")[2].split()[0])
+        if len(body) < length:
+            return
+        if head[9:12] != self._status:
+            raise RuntimeError(f"{head!r} {body!r}")
+        self._buffer = b""
+        self.seconds.append(time.perf_counter() - self._since)
+        self._next()
+
+
+async def ask(port: int, requests: Iterator[bytes], status: bytes, connections: int) -> list[float]:
+    """Send them over so many connections; returns how long each took."""
+    loop = asyncio.get_running_loop()
+    clients = []
+    for _ in range(connections):
+        _, client = await loop.create_connection(
+            lambda: Client(requests, status), "127.0.0.1", port
+        )
+        clients.append(client)
+    await asyncio.gather(*(client.done for client in clients))
+    return [one for client in clients for one in client.seconds]
+
+
+def request(method: str, path: str, body: bytes = b"", content_type: str = "") -> bytes:
+    head = f"{method} {path} HTTP/1.1\r\nhost: x\r\n"
+    if body:
+        head += f"content-type: {content_type}\r\ncontent-length: {len(body)}\r\n"
+    return head.encode() + b"\r\n" + body
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
+
+
+@contextmanager
+def process(*arguments: str, **settings: object) -> Iterator[subprocess.Popen[bytes]]:
+    named = {f"MEDIAN_{name.upper()}": str(value) for name, value in settings.items()}
+    with tempfile.TemporaryFile() as log:
+        child = subprocess.Popen(  # noqa: S603  our own modules
+            [sys.executable, *arguments],
+            env=os.environ | named,
+            stderr=log,
+            stdin=subprocess.DEVNULL,
+        )
+        try:
+            yield child
+        finally:
+            child.terminate()
+            child.wait(timeout=20)
+
+
+def until_up(port: int) -> None:
+    for _ in range(200):
+        with socket.socket() as one:
+            if one.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.05)
+    raise RuntimeError(f"nothing listens on port {port}")
+
+
+@contextmanager
+def a_coordinator() -> Iterator[int]:
+    port = free_port()
+    with process("-m", "coordinator_service", port=port, epsilon=EPSILON, log_level="warning"):
+        until_up(port)
+        yield port
+
+
+@contextmanager
+def a_worker(coordinator: int) -> Iterator[tuple[int, int]]:
+    port = free_port()
+    url = f"http://127.0.0.1:{coordinator}"
+    with process(
+        "-m", "worker_service", port=port, coordinator_url=url, log_level="warning"
+    ) as worker:
+        until_up(port)
+        yield port, worker.pid
+
+
+def cpu_seconds(pid: int) -> float:
+    """Of processor time, user and system, that a process has used."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+@app.command()
+def ingest(values: int = 20_000_000, rounds: int = 2) -> None:
+    """Values/s through one worker from empty, and per second of its processor."""
+    table = Table(title=f"million values/s, at most {values:,} values, best of {rounds}")
+    for heading in ("content type", "a request", "values", "M/s", "M/s of its processor", "p99 ms"):
+        table.add_column(heading, justify="left" if heading == "content type" else "right")
+    rng = np.random.default_rng(1)
+    for content_type, encode in ENCODE.items():
+        for size in (1, 100, 10_000, 1_000_000):
+            most = min(values, {1: 20_000, 100: 1_000_000}.get(size, values))
+            most = min(most, most if content_type == "application/octet-stream" else 5_000_000)
+            batches = [
+                request("POST", "/values", encode(rng.normal(size=size)), content_type)
+                for _ in range(min(16, most // size))
+            ]
+            best = max(_ingested(batches, most // size, size) for _ in range(rounds))
+            table.add_row(content_type, f"{size:,}", f"{most:,}", *(f"{one:.2f}" for one in best))
+    out.print(table)
+
+
+def _ingested(batches: list[bytes], requests: int, size: int) -> tuple[float, float, float]:
+    with a_coordinator() as coordinator, a_worker(coordinator) as (port, pid):
+        given = (batches[turn % len(batches)] for turn in range(requests))
+        used, since = cpu_seconds(pid), time.perf_counter()
+        seconds = uvloop.run(ask(port, given, b"202", min(CONNECTIONS, requests)))
+        spent, used = time.perf_counter() - since, cpu_seconds(pid) - used
+    p99 = float(np.quantile(seconds, 0.99)) * 1e3
+    return requests * size / spent / 1e6, requests * size / max(used, 0.01) / 1e6, p99
+
+
+def octets(values: Floats) -> bytes:
+    encode = ENCODE["application/octet-stream"]
+    return request("POST", "/values", encode(values), "application/octet-stream")
+
+
+@app.command()
+def median(requests: int = 40_000, rounds: int = 3) -> None:
+    """GET /median while a worker pushes, beside a bare uvicorn app that sends as many bytes."""
+    rng = np.random.default_rng(1)
+    found: dict[str, list[tuple[float, float, float]]] = {}
+    with ExitStack() as stack:
+        coordinator = stack.enter_context(a_coordinator())
+        worker, _ = stack.enter_context(a_worker(coordinator))
+        uvloop.run(ask(worker, iter([octets(rng.normal(size=10_000))]), b"202", 1))
+        bare = stack.enter_context(a_bare_app())
+        for _ in range(rounds):
+            for name, port in {"GET /median": coordinator, "a bare uvicorn app": bare}.items():
+                found.setdefault(name, []).append(uvloop.run(_asked(port, worker, requests)))
+    title = f"{requests:,} requests, {ASKING} connections, while a worker pushes; best of {rounds}"
+    table = Table(title=title)
+    for heading in ("", "requests/s", "p50 ms", "p99 ms"):
+        table.add_column(heading, justify="right" if heading else "left")
+    for name, runs in found.items():
+        rate, p50, p99 = max(runs)
+        table.add_row(name, f"{rate:,.0f}", f"{p50:.2f}", f"{p99:.2f}")
+    ours, theirs = (max(runs)[0] for runs in found.values())
+    out.print(table)
+    out.print(f"GET /median answers {ours / theirs:.2f} times as often as the bare app")
+
+
+async def _asked(port: int, worker: int, requests: int) -> tuple[float, float, float]:
+    """Requests/s, and latency, while values that keep moving come in at the worker."""
+    pushing = asyncio.create_task(ask(worker, moving(), b"202", 1))
+    since = time.perf_counter()
+    asked = (request("GET", "/median") for _ in range(requests))
+    seconds = await ask(port, asked, b"200", ASKING)
+    spent = time.perf_counter() - since
+    pushing.cancel()
+    p50, p99 = np.quantile(seconds, [0.5, 0.99]) * 1e3
+    return requests / spent, float(p50), float(p99)
+
+
+def moving() -> Iterator[bytes]:
+    """Batches whose median never stays, so that the answer changes with many of them."""
+    rng = np.random.default_rng(2)
+    turn = 0.0
+    while True:
+        turn += 0.01
+        yield octets(rng.normal(size=1_000) + turn)
+
+
+@contextmanager
+def a_bare_app() -> Iterator[int]:
+    port = free_port()
+    with process("-c", BARE.format(port=port)):
+        until_up(port)
+        yield port
+
+
+@app.command()
+def recompute(rounds: int = 7) -> None:
+    """How long it takes to make an answer anew, with its certificate, low and high."""
+    table = Table(title=f"milliseconds to make an answer anew, best of {rounds}")
+    for heading in ("rows", "knots a row", "one row changed", "and its picture summed"):
+        table.add_column(heading, justify="right")
+    for rows in (100, 1_000, 10_000):
+        ledger, changing = filled(rows)
+        knots = sum(len(row.picture) for row in ledger.rows) / rows
+        spent = []
+        for turn in range(rounds):
+            changing.add(np.full(100_000, float(turn)), now=0)
+            exchange(changing, ledger)
+            since = time.perf_counter()
+            estimate = ledger.answer(now=0).estimate
+            summed = time.perf_counter() - since
+            _ = estimate and (estimate.value, estimate.rank_error, estimate.low, estimate.high)
+            spent.append((time.perf_counter() - since, summed))
+        whole, summed = min(spent)
+        table.add_row(f"{rows:,}", f"{knots:.0f}", f"{whole * 1e3:.2f}", f"{summed * 1e3:.2f}")
+    out.print(table)
+
+
+def filled(rows: int) -> tuple[Ledger, Outbox]:
+    """Rows of 10,000 values each, of which a hundred differ; and the source of the first."""
+    ledger, rng = Ledger(EPSILON, number=1, now=0), np.random.default_rng(1)
+    outboxes = []
+    for number in range(100):
+        digest = Digest(digest_error_for(EPSILON))
+        outbox = Outbox(Source(f"w{number}", "default", number), digest, now=0)
+        outbox.add(rng.normal(size=10_000) + number % 7, now=0)
+        exchange(outbox, ledger)
+        outboxes.append(outbox)
+    some = list(ledger.rows)
+    all_ = [
+        replace(some[number % 100], source=Source(f"w{number}", "default", number))
+        for number in range(rows)
+    ]
+    return Ledger(EPSILON, number=1, now=0, rows=all_), outboxes[0]
+
+
+def exchange(outbox: Outbox, ledger: Ledger) -> None:
+    while outbox.due and (delta := outbox.delta(now=0)):
+        outbox.receive(cast(Receipt, ledger.receive(delta, now=0)), now=0)
+
+
+if __name__ == "__main__":
+    app()
