@@ -55,7 +55,8 @@ from shared.protocol import (
     mark_of,
     pack_delta,
 )
-from shared.rank_shift import NO_GRANT, Grant, own_part, rank_shift
+from shared.rank_shift import NO_GRANT, Grant, batch_shift, own_part, rank_shift
+from shared.values import as_values
 from shared.wording import worded
 
 # Of allowance and patience, left when it speaks, so that few batches have to wait. Share of the raw
@@ -64,6 +65,11 @@ from shared.wording import worded
 #                             0.05   3.29  4.33  3.59 | 1.17  1.90  2.12
 #                             0.1    3.35  4.33  3.59 | 1.20  2.00  2.18
 LATE = 0.02
+
+# A batch of so many values or more is looked at by itself first. Processor time of an outbox and a
+# ledger, ns a value, 20 million in batches of 10,000 at epsilon 1 %: 61 without, 49 with.
+GLANCE = 256
+ECHO_S = 0.05  # an answer is not complete before; but whatever a coordinator says, not at once
 CLOCKS = 1.05  # no two clocks, of worker and coordinator, run apart by more than this factor
 
 
@@ -72,6 +78,7 @@ class Cause(StrEnum):
 
     SHIFT = "shift"  # the allowance is used up
     PATIENCE = "patience"  # that is used up, as it is before the first receipt
+    ECHO = "echo"  # the coordinator waits for its number, to know that this source is live
     LINGER = "linger"  # nothing came for a while, and something is not covered yet
     HEARTBEAT = "heartbeat"
     FLUSH = "flush"  # somebody asked for it
@@ -130,6 +137,7 @@ class Outbox:
         self._ledger = self._echoed = 0
         self._cause = Cause.REPAIR if self._returning else None
         self._look_at: float = 0  # values; below that many the promise needs no look
+        self._looked, self._ranks = 0, 0.0  # how many there were then, and ranks to spare
         self._waits = True  # nothing can be acknowledged before the next signature
         self._closing = False
         self._flush_to = 0
@@ -151,10 +159,10 @@ class Outbox:
         count = self.digest.count
         self._raw += 8 * (count - before) if raw is None else raw
         self._touched = now
-        if count >= self._look_at:
+        if count < self._look_at:
+            self.acknowledged = self.acknowledged if self._waits else count
+        elif not self._glance(values, count - before):
             self._look(now)
-        elif not self._waits:
-            self.acknowledged = count
         return count
 
     @property
@@ -178,13 +186,14 @@ class Outbox:
             return -math.inf
         if self.closed or self.outdated or not self.digest.count:
             return math.inf
+        if self._echoed != self._ledger:
+            return self._signed + ECHO_S
         return min(self._settles_at, self._signed + self._heartbeat_s)
 
     @property
     def _settles_at(self) -> float:
-        if self.digest.count == self._held.upto and self._echoed == self._ledger:
-            return math.inf
-        return max(self._touched, self._signed) + self._linger_s
+        unsettled = self.digest.count > self._held.upto
+        return max(self._touched, self._signed) + self._linger_s if unsettled else math.inf
 
     def delta(self, *, now: float) -> bytes | None:
         """The bytes to send now: those in flight again, or new ones; None if nothing is due."""
@@ -192,12 +201,16 @@ class Outbox:
         if flight is None:
             if now < self.due_at:
                 return None
-            quiet = Cause.LINGER if now >= self._settles_at else Cause.HEARTBEAT
-            flight = self.flight = self._cut(self._cause or quiet)
+            flight = self.flight = self._cut(self._cause or self._quiet_cause(now))
             self._look(now)
         elif self.is_cut_off(now=now):
             self._look(now)
         return flight.data
+
+    def _quiet_cause(self, now: float) -> Cause:
+        if self._echoed != self._ledger:
+            return Cause.ECHO
+        return Cause.LINGER if now >= self._settles_at else Cause.HEARTBEAT
 
     def receive(self, receipt: Receipt, *, now: float) -> None:
         """What came of the newest bytes that were sent."""
@@ -280,6 +293,27 @@ class Outbox:
         if flight is not None:
             in_flight = self._room(flight.makes)
             values, ranks = min(values, in_flight[0]), min(ranks, in_flight[1])
+        self._conclude(values, ranks)
+
+    def _glance(self, values: ArrayLike, size: int) -> bool:
+        """Spare a look, if what these values alone can move leaves room; or see that there is none.
+
+        A look gives all that is buffered to the clusters first. This looks at the batch only.
+        """
+        if self._waits or self.flight is not None or size < GLANCE:
+            return False
+        batch, count = as_values(values), self.digest.count
+        moved = count - size - self._looked + batch_shift(batch, self._held.picture)
+        pending, ranks = count - self._held.upto, self._ranks - moved
+        if pending > self.grant.patience or ranks <= LATE * self.grant.allowance:
+            return False
+        self._conclude(self.grant.patience - pending, ranks)
+        return True
+
+    def _conclude(self, values: int, ranks: float) -> None:
+        """With so many values and ranks to spare, until when is that so, and what is to be done?"""
+        count, flight = self.digest.count, self.flight
+        self._looked, self._ranks = count, ranks
         spare = min(values, ranks)
         early = min(values - LATE * self.grant.patience, ranks - LATE * self.grant.allowance)
         if spare >= 0:

@@ -69,6 +69,8 @@ ROUNDING = 2.0**-46
 KEPT_BACK = 1 - 1e-9
 SIXTEEN = 16
 
+LOOKS = 256  # places in a batch
+
 OWN, POOL = (0.3, 1.2), (0.3, 0.2)  # of epsilon: allowance and patience
 
 
@@ -123,6 +125,22 @@ def rank_shift(clusters: Clusters, picture: Picture) -> float:
     most = max(float((high - upto).max()), float((below - low).max()))
     rounding = 0.0 if factor == 1 and picture.whole else count * ROUNDING
     return math.ceil((most + rounding) * SIXTEEN) / SIXTEEN
+
+
+def batch_shift(batch: Floats, picture: Picture) -> float:
+    """By so many ranks, at most, can a batch that is added move a rank shift.
+
+    Of old values and new the shifts add up, and this is that of the new ones by themselves, looked
+    at in some places: between two of them at most as many values lie as were passed over.
+    """
+    count = len(batch)
+    at = np.arange(0, count, -(-count // LOOKS))
+    below, upto = picture.ranks(np.sort(batch)[at])
+    factor = count / picture.weight
+    below, upto = np.append(below * factor, count), np.append(0.0, upto * factor)
+    low, high = np.append(0.0, at + 1), np.append(at, count)
+    most = max(float((high - upto).max()), float((below - low).max()))
+    return math.ceil((most + count * ROUNDING) * SIXTEEN) / SIXTEEN
 
 
 def whole(clusters: Clusters, tolerance: float, segments_max: int) -> Segments:

@@ -180,7 +180,7 @@ class Storm:
 
     def _some_values(self) -> None:
         life = self._one_of(*self._places.values())
-        size = self._one_of(1, 1, 1, 3, 3, 20, 100)
+        size = self._one_of(1, 1, 1, 3, 3, 20, 100, 300)
         middle = self._one_of(0.0, self.time / 50, 5.0 * len(self._lives))
         values = middle + self._one_of(0.0, 1.0) * self.rng.normal(size=size).round(2)
         try:

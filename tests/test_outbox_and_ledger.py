@@ -7,7 +7,7 @@ import pytest
 
 from shared.digest import Digest
 from shared.ledger import Answer, BrokenInvariant, Ledger, Row, Rows
-from shared.outbox import CLOCKS, Cause, NotTaken, Outbox
+from shared.outbox import CLOCKS, ECHO_S, Cause, NotTaken, Outbox
 from shared.picture import Segments
 from shared.protocol import (
     HEARTBEAT_S_MAX,
@@ -156,6 +156,7 @@ def test_what_is_new_is_added() -> None:
 def test_a_quiet_source_settles_what_is_pending_after_it_has_lingered() -> None:
     ledger = a_ledger()
     outbox = settled(ledger)
+    exchange(outbox, ledger, now=ECHO_S)
     outbox.add(500.0, now=3.0)
     assert outbox.due_at == 3.0 + LINGER_S
     assert outbox.delta(now=3.9) is None
@@ -166,9 +167,9 @@ def test_a_new_source_soon_says_which_ledger_it_has_heard_of() -> None:
     ledger = a_ledger()
     outbox = settled(ledger)
     assert ledger.is_silent(ledger.row(outbox.source), now=0)
-    assert outbox.due_at == LINGER_S
-    assert exchange(outbox, ledger, now=LINGER_S).ledger == ledger.number + 1, "heard once"
-    assert not ledger.is_silent(ledger.row(outbox.source), now=LINGER_S)
+    assert outbox.due_at == ECHO_S
+    assert exchange(outbox, ledger, now=ECHO_S).ledger == ledger.number + 1, "heard once"
+    assert not ledger.is_silent(ledger.row(outbox.source), now=ECHO_S)
 
 
 def test_a_source_with_nothing_to_say_says_so_every_heartbeat() -> None:
@@ -413,23 +414,60 @@ def cause_of(outbox: Outbox, now: float = 0.0) -> Cause:
 def test_it_says_why_it_speaks() -> None:
     ledger = a_ledger()
     outbox = settled(ledger)
-    grant = outbox.grant
-    outbox.add(np.arange(grant.patience + 1) * 7919.0 % 1000, now=0)
-    assert cause_of(outbox) is Cause.PATIENCE
-    exchange(outbox, ledger)
-    outbox.add(np.full(int(outbox.grant.allowance) + 2, 1e9), now=0)
+    assert cause_of(outbox, now=ECHO_S) is Cause.ECHO
+    exchange(outbox, ledger, now=ECHO_S)
+    outbox.add(np.arange(outbox.grant.patience + 1) * 7919.0 % 1000, now=1)
+    assert cause_of(outbox, now=1) is Cause.PATIENCE
+    exchange(outbox, ledger, now=1)
+    outbox.add(np.full(int(outbox.grant.allowance) + 2, 1e9), now=1)
     assert outbox.shift > outbox.grant.allowance
-    assert cause_of(outbox) is Cause.SHIFT
-    exchange(outbox, ledger)
-    outbox.add(1.0, now=0)
-    assert cause_of(outbox, now=LINGER_S) is Cause.LINGER
-    exchange(outbox, ledger, now=LINGER_S)
-    assert cause_of(outbox, now=LINGER_S + HEARTBEAT_S) is Cause.HEARTBEAT
-    exchange(outbox, a_ledger(number=100), now=LINGER_S + HEARTBEAT_S)
-    assert cause_of(outbox) is Cause.REPAIR
+    assert cause_of(outbox, now=1) is Cause.SHIFT
+    exchange(outbox, ledger, now=1)
+    outbox.add(1.0, now=1)
+    assert cause_of(outbox, now=1 + LINGER_S) is Cause.LINGER
+    exchange(outbox, ledger, now=1 + LINGER_S)
+    outbox.add(1.0, now=2)
+    outbox.flush()
+    assert cause_of(outbox, now=2) is Cause.FLUSH
+    exchange(outbox, ledger, now=2)
+    assert cause_of(outbox, now=2 + HEARTBEAT_S) is Cause.HEARTBEAT
+    forgetful = a_ledger(number=100)
+    exchange(outbox, forgetful, now=2 + HEARTBEAT_S)
+    assert cause_of(outbox, now=2 + HEARTBEAT_S) is Cause.REPAIR
     outbox.goodbye()
-    exchange(outbox, a_ledger(number=10000))
-    assert cause_of(outbox) is Cause.GOODBYE
+    exchange(outbox, forgetful, now=2 + HEARTBEAT_S)
+    assert cause_of(outbox, now=2 + HEARTBEAT_S) is Cause.GOODBYE
+
+
+# Asked to tell all
+
+
+def test_a_flush_says_what_is_pending_at_once() -> None:
+    ledger = a_ledger()
+    outbox = settled(ledger)
+    outbox.add([500.0, 501.0], now=0)
+    assert (outbox.due, outbox.covered) == (False, 2_000)
+    outbox.flush()
+    assert exchange(outbox, ledger).upto == 2_002
+    assert outbox.covered == 2_002
+
+
+def test_a_flush_waits_for_what_is_in_flight_and_says_the_rest() -> None:
+    ledger = a_ledger()
+    outbox = settled(ledger)
+    cut(outbox, now=ECHO_S)
+    outbox.add([500.0, 501.0], now=ECHO_S)
+    outbox.flush()
+    exchange(outbox, ledger, now=ECHO_S)
+    assert (outbox.due, outbox.covered) == (True, 2_000)
+    exchange(outbox, ledger, now=ECHO_S)
+    assert (outbox.due, outbox.covered) == (False, 2_002)
+
+
+def test_with_nothing_pending_a_flush_says_nothing() -> None:
+    outbox = settled(a_ledger())
+    outbox.flush()
+    assert not outbox.due
 
 
 # Goodbye
@@ -708,3 +746,83 @@ def test_what_they_are_can_be_read() -> None:
     assert "2000 values" in repr(a_row(ledger).picture)
     assert "w1" in repr(outbox)
     assert "quantile 0.5" in repr(median(ledger).estimate)
+
+
+# Retired
+
+
+def retired_worker() -> tuple[Ledger, Outbox]:
+    ledger = a_ledger()
+    outbox = settled(ledger)
+    exchange(outbox, ledger, now=ECHO_S)
+    assert median(ledger, SILENT_S + 1).silent == 1
+    (row,) = ledger.retire("w1", now=SILENT_S + 1)
+    assert (row.retired, row.upto) == (True, 2_000)
+    return ledger, outbox
+
+
+def test_a_retired_source_stays_counted_and_is_not_silent() -> None:
+    ledger, _ = retired_worker()
+    answer = median(ledger, SILENT_S + 1)
+    assert (answer.count, answer.complete, answer.live, answer.silent) == (2_000, True, 0, 0)
+    assert a_row(ledger).counted.patience > 0, "it may have taken more than it said"
+
+
+def test_a_retired_source_that_speaks_after_all_is_listed_again() -> None:
+    ledger, outbox = retired_worker()
+    late = SILENT_S + 2
+    exchange(outbox, ledger, now=late)
+    assert (a_row(ledger).retired, median(ledger, late).silent) == (False, 1)
+    exchange(outbox, ledger, now=late + ECHO_S)
+    assert (median(ledger, late + ECHO_S).live, median(ledger, late + ECHO_S).silent) == (1, 0)
+
+
+def test_who_is_not_silent_is_not_retired() -> None:
+    ledger = a_ledger()
+    outbox = settled(ledger)
+    exchange(outbox, ledger, now=ECHO_S)
+    assert ledger.retire("w1", now=1) == []
+    assert ledger.retire("w2", now=1e6) == []
+
+
+def test_who_was_only_heard_of_can_be_retired_too() -> None:
+    ledger, outbox = a_ledger(), settled(a_ledger())
+    judged(ledger, cut(outbox, now=ECHO_S))
+    assert [row.upto for row in ledger.known] == [0]
+    assert median(ledger, SILENT_S).silent == 1
+    assert len(ledger.retire("w1", now=SILENT_S)) == 1
+    assert median(ledger, SILENT_S).complete
+
+
+# What an answer is made of
+
+
+def test_an_answer_changes_when_something_was_heard_that_changes_it_and_only_then() -> None:
+    ledger = a_ledger()
+    outbox = settled(ledger)
+    changes = [ledger.changes("default")]
+
+    def changed() -> bool:
+        changes.append(ledger.changes("default"))
+        return changes[-1] != changes[-2]
+
+    exchange(outbox, ledger, now=ECHO_S)
+    assert changed(), "it is live now"
+    exchange(outbox, ledger, now=ECHO_S + HEARTBEAT_S)
+    assert not changed(), "a heartbeat"
+    outbox.add(1.0, now=HEARTBEAT_S)
+    outbox.flush()
+    exchange(outbox, ledger, now=ECHO_S + HEARTBEAT_S)
+    assert changed(), "a value"
+    judged(ledger, pack_delta(replace(unpack_delta(settled_delta()), base=b"stranger")))
+    assert changed(), "somebody unheard of"
+    assert ledger.changes("other") == 0
+
+
+def test_an_answer_says_how_long_it_lasts_if_nothing_is_heard() -> None:
+    ledger = a_ledger()
+    outbox = settled(ledger)
+    exchange(outbox, ledger, now=5)
+    assert median(ledger, 6).until == SILENT_S, "it listens until then"
+    assert median(ledger, SILENT_S).until == 5 + SILENT_S, "the source is late then"
+    assert median(ledger, 5 + SILENT_S).until == np.inf

@@ -10,7 +10,18 @@ from hypothesis import strategies as st
 
 from shared.digest import Digest
 from shared.picture import Picture, Segments, Total
-from shared.rank_shift import NO_GRANT, Estimate, Grant, own_part, pool, rank_shift, whole
+from shared.rank_shift import (
+    LOOKS,
+    NO_GRANT,
+    Estimate,
+    Grant,
+    batch_shift,
+    own_part,
+    pool,
+    rank_shift,
+    whole,
+)
+from shared.values import Floats
 from tests.exact import TALLY
 from tests.streams import STREAMS
 from tests.test_picture import any_picture, exact_rank
@@ -197,3 +208,36 @@ def test_a_shift_of_ranks_inside_a_climb_is_rounded_up() -> None:
     ranks = below.rank(np.array([0.0, 1.0])).tolist()
     certified = Fraction(rank_shift(digest.clusters, below))
     assert certified >= max(Fraction(1) - Fraction(ranks[0]), Fraction(3) - Fraction(ranks[1]))
+
+
+@given(any_picture, st.lists(st.sampled_from([-1e300, -1.0, 0.0, 0.5, 2.0, 3.0, 1e9]), min_size=1))
+def test_what_a_batch_moves_is_never_less_than_is_said(
+    picture: Picture, values: list[float]
+) -> None:
+    batch = np.array(values)
+    exact = exact_shift(batch, picture)
+    assert exact <= Fraction(batch_shift(batch, picture)) <= exact + Fraction(1, 8)
+
+
+def exact_shift(batch: Floats, picture: Picture) -> Fraction:
+    """The sup over all real x of | #(values <= x) - n F(x) |, at and just before each place."""
+    factor = len(batch) / Fraction(picture.weight)
+    gaps = [
+        abs(
+            (batch < x if strict else batch <= x).sum()
+            - exact_rank(picture, x, strict=strict) * factor
+        )
+        for x in {*batch.tolist(), *picture.x.tolist()}
+        for strict in (True, False)
+    ]
+    return max(map(Fraction, gaps))
+
+
+def test_a_large_batch_is_looked_at_in_some_places_and_is_off_by_what_lies_between(
+    rng: np.random.Generator,
+) -> None:
+    for size in (LOOKS, LOOKS + 1, 3 * LOOKS - 1, 5_000):
+        batch = rng.integers(0, 50, size).astype(np.float64)
+        picture = Segments(np.array([0.0, 20.0, 50.0]), np.array([10.0, 30.0])).picture
+        exact = exact_shift(batch, picture)
+        assert exact <= Fraction(batch_shift(batch, picture)) <= exact + size // LOOKS + 1
