@@ -34,6 +34,8 @@ PACKAGES = {"shared", "worker_service", "coordinator_service", "loadgen"}
 HOMES = {
     "numpy": {"shared", "worker_service", "coordinator_service", "loadgen"},
     "msgpack": {"shared", "worker_service.intake", "loadgen"},
+    "rich": {"loadgen"},
+    "typer": {"loadgen"},
     "httpx": {"worker_service.courier", "loadgen"},
     "fastapi": {"worker_service.app", "coordinator_service.app", WAITS},
     "starlette": {"coordinator_service.app", WAITS},
