@@ -182,16 +182,13 @@ class Coordinator:
             fail()
 
     def _note_state(self, row: Row, now: float) -> None:
-        state, key = self.answers.state(row, now), row.source.key
-        if self._states.get(key) != state:
-            self._states[key] = state
-            what = facts(worker=row.source.worker, stream=row.source.stream, count=row.upto)
-            log.log(
-                logging.WARNING if state == "silent" else logging.INFO,
-                "source %s",
-                state,
-                extra=what,
-            )
+        """A new source is silent for a moment: that is no news to worry about."""
+        state, before = self.answers.state(row, now), self._states.get(row.source.key, "new")
+        if state != before:
+            self._states[row.source.key] = state
+            worry = logging.WARNING if state == "silent" and before != "new" else logging.INFO
+            what = facts(worker=row.source.worker, stream=row.source.stream, before=before)
+            log.log(worry, "source %s", state, extra=what)
 
     def receive(self, body: bytes) -> bytes:
         """Judge a request of deltas, each alone."""

@@ -141,7 +141,7 @@ class Outbox:
         self._waits = True  # nothing can be acknowledged before the next signature
         self._closing = False
         self._flush_to = 0
-        self._raw = 8 * digest.count
+        self.raw = 8 * digest.count  # bytes of values that users sent
         self._touched = self._signed = self._told = now
 
     def __repr__(self) -> str:
@@ -157,7 +157,7 @@ class Outbox:
         before = self.digest.count
         self.digest.add(values)
         count = self.digest.count
-        self._raw += 8 * (count - before) if raw is None else raw
+        self.raw += 8 * (count - before) if raw is None else raw
         self._touched = now
         if count < self._look_at:
             self.acknowledged = self.acknowledged if self._waits else count
@@ -354,7 +354,7 @@ class Outbox:
             digest_error=self.digest.rank_error_max,
             ledger=self._ledger,
             final=self._closing,
-            raw=self._raw,
+            raw=self.raw,
         )
         picture = delta.drawn_on(held.picture)
         delta = replace(delta, shift=rank_shift(clusters, picture))

@@ -8,6 +8,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, FastAPI, Header, Request, Response
@@ -173,16 +174,21 @@ class Worker:
             request, bytes_max=self.settings.body_bytes_max, s_max=self.settings.body_s_max
         )
         values = await self._decoded(request.headers.get("content-type", ""), body)
-        work = self.sources.take(stream, values, len(body))
-        if key is not None:
-            work = self.keys.once(key, b"\0".join((stream.encode(), body)), work)
+        take = partial(self.sources.take, stream, values, len(body))
         try:
             async with asyncio.timeout(self.settings.answer_s_max):
-                count = await work
+                if key is None:
+                    count = await take()
+                else:
+                    count = await self.keys.once(key, b"\0".join((stream.encode(), body)), take)
         except TimeoutError:
-            raise _not_acknowledged(self.settings.answer_s_max) from None
-        self.metrics.took(stream, len(values), len(body))
+            advice = "send it again with the same Idempotency-Key, and it counts once"
+            raise self._not_signed(f"this may be counted or not; {advice}") from None
         return Accepted(accepted=len(values), count=count)
+
+    def _not_signed(self, so: str) -> Problem:
+        what = f"the coordinator did not sign within {self.settings.answer_s_max:g} s: {so}"
+        return Problem(503, "not_acknowledged", what, headers={"retry-after": "1"})
 
     async def _decoded(self, content_type: str, body: bytes) -> Floats:
         if len(body) <= LARGE_BODY:
@@ -195,7 +201,7 @@ class Worker:
             async with asyncio.timeout(self.settings.answer_s_max):
                 counts = await asyncio.gather(*map(self.sources.flush, lines))
         except TimeoutError:
-            raise _not_acknowledged(self.settings.answer_s_max) from None
+            raise self._not_signed("it will be told as soon as it can be") from None
         names = [line.outbox.source.stream for line in lines]
         return Flushed(streams=dict(zip(names, counts, strict=True)))
 
@@ -235,12 +241,6 @@ def _centroids(stream: str, digest: Digest) -> Centroids:
         count=digest.count,
         rank_error=digest.rank_error,
     )
-
-
-def _not_acknowledged(seconds: float) -> Problem:
-    what = f"the coordinator did not sign within {seconds:g} s: this may be counted or not"
-    advice = "send it again with the same Idempotency-Key, and it counts once"
-    return Problem(503, "not_acknowledged", f"{what}; {advice}", headers={"retry-after": "1"})
 
 
 def create_app(

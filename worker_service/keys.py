@@ -7,9 +7,11 @@ request that was not taken is forgotten, so that it may be tried again.
 
 import asyncio
 from asyncio import Task
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from hashlib import blake2b
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
+
+Work: TypeAlias = Callable[[], Coroutine[Any, Any, int]]
 
 KEY_MAX = 255  # characters
 
@@ -35,14 +37,15 @@ class Keys:
     def __len__(self) -> int:
         return len(self._requests)
 
-    async def once(self, key: str, content: bytes, work: Coroutine[Any, Any, int]) -> int:
+    async def once(self, key: str, content: bytes, work: Work) -> int:
         """What comes of the work, which goes on to its end though nobody may wait for it."""
+        if not 1 <= len(key) <= KEY_MAX or not (key.isascii() and key.isprintable()):
+            what = f"an Idempotency-Key is 1 to {KEY_MAX} printable ASCII characters"
+            raise BadKey("bad_key", what)
         content = blake2b(content, digest_size=16).digest()
         request = self._requests.get(key)
         if request is None:
-            request = self._begun(key, Request(content, asyncio.create_task(work)))
-        else:
-            work.close()
+            request = self._begun(key, Request(content, asyncio.create_task(work())))
         if request.content != content:
             what = "this Idempotency-Key was used for other values; draw a new one for each request"
             raise BadKey("key_reused", what)
@@ -59,9 +62,3 @@ class Keys:
         failed = task.cancelled() or task.exception() is not None
         if failed and key in self._requests and self._requests[key].task is task:
             del self._requests[key]
-
-
-def checked(key: str) -> str:
-    if not 1 <= len(key) <= KEY_MAX or not (key.isascii() and key.isprintable()):
-        raise BadKey("bad_key", f"an Idempotency-Key is 1 to {KEY_MAX} printable ASCII characters")
-    return key

@@ -1,45 +1,47 @@
 """What a worker tells Prometheus: totals counted as things happen, gauges when it asks."""
 
 from collections.abc import Iterable
-from typing import ClassVar
+from typing import TypeAlias
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from shared.outbox import Flight
 from worker_service.sources import Sources
 
+Family: TypeAlias = CounterMetricFamily | GaugeMetricFamily
+
 
 class OfSources(Collector):
-    """Gauges of each stream."""
-
-    GAUGES: ClassVar = {
-        "rank_shift_ranks": "How far the source has moved from its picture, when last looked at",
-        "allowance_ranks": "How far it may move before it must speak",
-        "patience_values": "How many values may be pending before it must speak",
-        "pending_values": "Values that the coordinator's answers do not cover yet",
-    }
+    """What can be read off each source."""
 
     def __init__(self, sources: Sources) -> None:
         self._sources = sources
 
     def collect(self) -> Iterable[Metric]:
-        families = {
-            name: GaugeMetricFamily(f"median_worker_{name}", words, labels=["stream"])
-            for name, words in self.GAUGES.items()
-        }
+        def family(kind: type[Family], name: str, words: str) -> Family:
+            return kind(f"median_worker_{name}", words, labels=["stream"])
+
+        values = family(CounterMetricFamily, "values", "Values taken")
+        raw = family(CounterMetricFamily, "taken_bytes", "Bytes of values that users sent")
+        shift = family(
+            GaugeMetricFamily, "rank_shift_ranks", "From its picture, when it was last looked at"
+        )
+        allowance = family(GaugeMetricFamily, "allowance_ranks", "So far may it move in silence")
+        patience = family(GaugeMetricFamily, "patience_values", "So many may be pending in silence")
+        pending = family(
+            GaugeMetricFamily, "pending_values", "Not yet in the coordinator's answers"
+        )
         for line in self._sources:
-            outbox = line.outbox
-            facts = {
-                "rank_shift_ranks": outbox.shift,
-                "allowance_ranks": outbox.grant.allowance,
-                "patience_values": outbox.grant.patience,
-                "pending_values": outbox.count - outbox.covered,
-            }
-            for name, value in facts.items():
-                families[name].add_metric([outbox.source.stream], value)
-        return families.values()
+            outbox, stream = line.outbox, [line.outbox.source.stream]
+            values.add_metric(stream, outbox.count)
+            raw.add_metric(stream, outbox.raw)
+            shift.add_metric(stream, outbox.shift)
+            allowance.add_metric(stream, outbox.grant.allowance)
+            patience.add_metric(stream, outbox.grant.patience)
+            pending.add_metric(stream, outbox.count - outbox.covered)
+        return values, raw, shift, allowance, patience, pending
 
 
 class Metrics:
@@ -50,8 +52,6 @@ class Metrics:
         def counter(name: str, words: str, *labels: str) -> Counter:
             return Counter(f"median_worker_{name}", words, labels, registry=registry)
 
-        self._values = counter("values", "Values taken", "stream")
-        self._taken = counter("taken_bytes", "Bytes of values that users sent")
         self._deltas = counter("deltas", "Deltas signed or not", "cause", "form", "signed")
         self._refused = counter("refused_deltas", "Deltas that were refused", "code")
         self._sent = counter("sent_bytes", "Bytes of bodies sent to the coordinator")
@@ -64,10 +64,6 @@ class Metrics:
 
     def text(self) -> bytes:
         return generate_latest(self.registry)
-
-    def took(self, stream: str, values: int, raw: int) -> None:
-        self._values.labels(stream).inc(values)
-        self._taken.inc(raw)
 
     def answered(self, flight: Flight, signed: bool) -> None:
         form = flight.delta.form.name.lower()

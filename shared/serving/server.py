@@ -1,5 +1,6 @@
 """The server: uvicorn, one process, lean headers; and the clock that everything goes by."""
 
+import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -9,6 +10,10 @@ from fastapi import FastAPI
 
 GRACE_S = 5  # for requests that are under way when the service is told to stop
 KEEP_ALIVE_S = 75  # longer than any heartbeat, so that a courier's connection stays open
+
+# How soon a thread at work lets the event loop go on. Its longest pause while a million values came
+# as JSON, on a busy machine: 13 and 25 ms at Python's 5 ms, 4 and 6 ms at this.
+SWITCH_S = 0.001
 
 
 def clock() -> float:
@@ -28,7 +33,7 @@ class Server(uvicorn.Server):
 
 def serve(make: Callable[[Callable[[], None]], FastAPI], *, host: str, port: int) -> None:
     """Serve what is made, with a way for it to fail; leaves with 1 if it failed."""
-    server: Server
+    sys.setswitchinterval(SWITCH_S)
 
     def fail() -> None:
         server.fail()
@@ -42,6 +47,7 @@ def serve(make: Callable[[Callable[[], None]], FastAPI], *, host: str, port: int
             access_log=False,
             server_header=False,
             date_header=False,
+            proxy_headers=False,
             timeout_keep_alive=KEEP_ALIVE_S,
             timeout_graceful_shutdown=GRACE_S,
         )
