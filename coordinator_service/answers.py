@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from shared.ledger import Answer, Ledger, Row
+from shared.ledger import Answer, Ledger
+from shared.rows import Row
 from shared.serving.logs import as_of
 
 Clock = Callable[[], float]
@@ -45,7 +46,8 @@ class Answers:
         answer = self._ledger.answer(stream=stream, now=now)
         found = self._found(answer)
         fields = {"stream": stream, "median": found.pop("value")} | found | self._fields(answer)
-        kept = Kept(json.dumps(fields).encode(), changes, answer.until)
+        body = json.dumps(fields, separators=(",", ":")).encode()
+        kept = Kept(body, changes, answer.until)
         self._kept[stream] = kept
         if len(self._kept) > STREAMS_MAX:
             del self._kept[next(iter(self._kept))]

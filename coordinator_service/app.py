@@ -20,7 +20,7 @@ from starlette.types import Receive, Scope, Send
 from coordinator_service.answers import Answers, Clock
 from coordinator_service.metrics import Metrics
 from coordinator_service.settings import Settings
-from shared.ledger import Ledger, Row
+from shared.ledger import Ledger
 from shared.protocol import (
     REQUEST_BYTES_MAX,
     MalformedMessage,
@@ -29,6 +29,7 @@ from shared.protocol import (
     pack_response,
     unpack_request,
 )
+from shared.rows import Row
 from shared.serving.bodies import body_of
 from shared.serving.errors import Problem, answer_errors, responses
 from shared.serving.logs import facts

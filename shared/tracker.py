@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from shared.digest import Digest
-from shared.ledger import BrokenInvariant, Ledger
+from shared.ledger import Ledger
 from shared.outbox import Outbox
 from shared.protocol import (
     Receipt,
@@ -26,6 +26,7 @@ from shared.protocol import (
     unpack_response,
 )
 from shared.rank_shift import Estimate
+from shared.rows import BrokenInvariant
 from shared.values import BadValue, Floats, as_values
 
 NOW = 0.0

@@ -33,7 +33,7 @@ from typing import Any
 import numpy as np
 
 from shared.digest import Digest
-from shared.ledger import Ledger, Row
+from shared.ledger import Ledger
 from shared.outbox import NotTaken, Outbox
 from shared.picture import Picture
 from shared.protocol import (
@@ -46,6 +46,7 @@ from shared.protocol import (
     unpack_request,
     unpack_response,
 )
+from shared.rows import Row
 from shared.values import Floats
 from tests.exact import TALLY, rank_errors
 

@@ -8,9 +8,10 @@ import pytest
 from numpy.typing import ArrayLike, NDArray
 
 from shared.digest import Digest
-from shared.ledger import Ledger, Row
+from shared.ledger import Ledger
 from shared.outbox import Outbox
 from shared.protocol import Receipt, Source
+from shared.rows import Row
 from shared.values import Floats
 from tests.attack import Attack
 from tests.exact import TALLY, rank_errors

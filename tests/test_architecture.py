@@ -22,7 +22,7 @@ LEVELS = [
     {"shared.digest", "shared.drawing"},
     {"shared.rank_shift"},
     {"shared.protocol"},
-    {"shared.wording"},
+    {"shared.wording", "shared.rows"},
     {"shared.outbox", "shared.ledger"},
     {"shared.tracker", "shared.serving"},
     {"worker_service", "coordinator_service"},

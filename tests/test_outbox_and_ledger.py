@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from shared.digest import Digest
-from shared.ledger import Answer, BrokenInvariant, Ledger, Row, Rows
+from shared.ledger import Answer, Ledger
 from shared.outbox import CLOCKS, ECHO_S, Cause, NotTaken, Outbox
 from shared.picture import Segments
 from shared.protocol import (
@@ -23,6 +23,7 @@ from shared.protocol import (
     unpack_delta,
 )
 from shared.rank_shift import Grant, own_part, pool
+from shared.rows import BrokenInvariant, Row, Rows
 from shared.values import BadValue
 
 HEARTBEAT_S, LINGER_S = 10.0, 1.0

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.ledger import BrokenInvariant, Ledger
+from shared.ledger import Ledger
 from shared.protocol import EPSILON_MIN, Refusal
+from shared.rows import BrokenInvariant
 from shared.tracker import MedianTracker, simulate
 from shared.values import BadValue, Floats
 from tests.exact import TALLY, rank_errors

@@ -1,0 +1,202 @@
+"""The rows of one stream: what the coordinator holds of each source, and their sum.
+
+A **row** is the picture of a *prefix* of a source's values, the first `upto` of them, with the mark
+of the delta that made it, and what the source was granted. Rows are values: whoever stores one,
+stores what it was.
+
+What is counted for a source
+----------------------------
+The largest of what it was granted on the base of its delta, by which it lives until the receipt
+arrives, what the receipt grants, and the shift the delta measured. And since a value moves a shift
+by at most one rank, never more than that shift plus the patience. What is counted beyond a source's
+own part is taken from the pool; a grant gives each open source an equal share of it, or what is
+left. So budgets are kept by counting, whatever is lost on the way: no new grant breaks one. An old
+one may, once epsilon was lowered or rows were forgotten. Then the certificate says what is true.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+
+from shared.picture import NOTHING, Picture, Total
+from shared.protocol import NO_MARK, SILENT_HEARTBEATS, Delta, Form, Source, mark_of
+from shared.rank_shift import NO_GRANT, Estimate, Grant, floored, own_part, pool
+from shared.values import Floats
+
+
+class BrokenInvariant(RuntimeError):
+    """The ledger is about to break what it promises. This is a bug, never the input's fault."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Row:
+    source: Source
+    picture: Picture = NOTHING
+    upto: int = 0
+    mark: bytes = NO_MARK
+    lives_by: Grant = NO_GRANT  # granted on its base: the source keeps to it until the receipt
+    granted: Grant = NO_GRANT  # by the receipt
+    shift: float = 0.0
+    ledger: int = 0
+    final: bool = False
+    retired: bool = False  # by an operator, who knows that it will not come back
+    deltas: int = 0  # accepted
+    bytes_: int = 0  # of those
+    raw: int = 0
+
+    def __repr__(self) -> str:
+        return f"<row of {self.source}: {self.upto} values, mark {self.mark.hex()}>"
+
+    @property
+    def closed(self) -> bool:
+        """Whether nothing more is expected of it."""
+        return self.final or self.retired
+
+    @cached_property
+    def counted(self) -> Grant:
+        if self.final:
+            return Grant(self.shift, 0)
+        patience = max(self.lives_by.patience, self.granted.patience)
+        allowance = max(self.lives_by.allowance, self.granted.allowance)
+        return Grant(max(self.shift, min(allowance, self.shift + patience)), patience)
+
+    def accepts(self, delta: Delta) -> bool:
+        follows = delta.since == self.upto or delta.form is Form.WHOLE
+        return delta.base == self.mark and follows and delta.upto >= self.upto
+
+    def after(self, delta: Delta, data: bytes, *, final: bool) -> "Row":
+        return Row(
+            source=delta.source,
+            picture=delta.drawn_on(self.picture),
+            upto=delta.upto,
+            mark=mark_of(data),
+            lives_by=self.granted,
+            shift=delta.shift,
+            ledger=delta.ledger,
+            final=final,
+            deltas=self.deltas + 1,
+            bytes_=self.bytes_ + len(data),
+            raw=delta.raw,
+        )
+
+
+@dataclass
+class Hearing:
+    """What this start of the ledger knows of when a source was heard."""
+
+    source: Source
+    number: int  # what its deltas must echo
+    at: float = -math.inf
+    doubted: bool = False  # something claimed to know more values than the row covers
+
+    def late_at(self, heartbeat_s: float) -> float:
+        return self.at + SILENT_HEARTBEATS * heartbeat_s
+
+
+class Attendance(NamedTuple):
+    live: int
+    silent: int
+    until: float  # so long it stays so, if nothing is heard before
+
+
+class Rows:
+    """The rows of one stream, and their sums: exact, in whatever order they came."""
+
+    def __init__(self, epsilon: float) -> None:
+        self._epsilon = epsilon
+        self._rows: dict[int, Row] = {}
+        self._open = 0  # how many have not said goodbye
+        self._spent = NO_GRANT  # of the pool
+        self._sums: tuple[Total, float, Floats] | None = None
+        self.hearings: dict[int, Hearing] = {}
+        self.attendance: Attendance | None = None  # as it was when it was last taken
+        self.weight = 0
+        self.changes = 0  # to what answers are made of
+
+    def __iter__(self) -> Iterator[Row]:
+        return iter(self._rows.values())
+
+    def is_another(self) -> None:
+        """Somebody is silent who was not, or the other way round."""
+        self.attendance = None
+        self.changes += 1
+
+    @property
+    def sources(self) -> Iterator[Source]:
+        """Of all rows, and of all that would have one had they been accepted."""
+        rows = self._rows
+        yield from (row.source for row in rows.values())
+        yield from (
+            hearing.source
+            for number, hearing in self.hearings.items()
+            if hearing.doubted and number not in rows
+        )
+
+    def of(self, source: Source) -> Row:
+        return self._rows.get(source.number) or Row(source=source)
+
+    def granted(self, row: Row) -> Row:
+        """With the part of its own, and an equal share of the pool or what is left of that."""
+        if row.closed:
+            return row
+        weight, open_, spent = self._without(row)
+        budget = pool(self._epsilon, weight + row.upto)
+        left, open_ = budget.beyond(spent), open_ + 1
+        share = Grant(
+            min(floored(budget.allowance / open_), left.allowance),
+            min(budget.patience // open_, left.patience),
+        )
+        return replace(row, granted=own_part(self._epsilon, row.upto).plus(share))
+
+    def keep(self, row: Row) -> None:
+        """In place of the one before it, if it keeps what is promised of it."""
+        old = self.of(row.source)
+        if row.upto < old.upto or row.picture.weight != row.upto:
+            raise BrokenInvariant(f"{row!r} after {old!r} is no picture of a longer prefix")
+        weight, _, spent = self._without(row)
+        taken = row.granted.beyond(own_part(self._epsilon, row.upto))
+        budget = pool(self._epsilon, weight + row.upto)
+        for more, before, all_ in zip(taken, spent, budget, strict=True):
+            if more and before + more > all_:
+                raise BrokenInvariant(f"{row!r} was granted {row.granted}, more than is left")
+        self.restore(row)
+
+    def restore(self, row: Row) -> None:
+        """As it was, whatever it was granted then."""
+        old = self._rows.get(row.source.number)
+        weight, open_, spent = self._without(row)
+        self.weight = weight + row.upto
+        self._open = open_ + (not row.closed)
+        self._spent = spent.plus(self._beyond(row))
+        self._rows[row.source.number] = row
+        if old is None or old.closed != row.closed:
+            self.attendance = None
+        if old is None or (old.picture, old.counted) != (row.picture, row.counted):
+            self._sums = None
+            self.changes += 1
+
+    def _without(self, row: Row) -> tuple[int, int, Grant]:
+        """Weight, open sources and what is spent of the pool, leaving this source out."""
+        old = self._rows.get(row.source.number)
+        if old is None:
+            return self.weight, self._open, self._spent
+        weight, open_ = self.weight - old.upto, self._open - (not old.closed)
+        return weight, open_, self._spent.beyond(self._beyond(old))
+
+    def _beyond(self, row: Row) -> Grant:
+        return row.counted.beyond(own_part(self._epsilon, row.upto))
+
+    def estimate(self, q: float) -> Estimate | None:
+        if not self.weight:
+            return None
+        if self._sums is None:
+            rows = sorted(self._rows.values(), key=lambda row: row.source.number)
+            total = Total([row.picture for row in rows])
+            patience = np.array([row.counted.patience for row in rows], dtype=np.float64)
+            self._sums = total, sum(row.counted.allowance for row in rows), patience
+        total, allowance, patience = self._sums
+        return Estimate(total, q, allowance, patience)
