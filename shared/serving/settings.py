@@ -5,9 +5,10 @@ the start, with one line for each mistake.
 """
 
 import sys
-from typing import Literal, Self
+from typing import Literal, Self, get_args, get_origin
 
 from pydantic import Field, ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 PREFIX = "MEDIAN_"
@@ -57,7 +58,7 @@ class ServiceSettings(BaseSettings):
             (
                 PREFIX + name.upper(),
                 _shown(field.get_default(call_default_factory=True)),
-                field.description or "",
+                _words(field),
             )
             for name, field in cls.model_fields.items()
         ]
@@ -65,6 +66,13 @@ class ServiceSettings(BaseSettings):
 
 def _shown(default: object) -> str:
     return "" if default is None else str(default)
+
+
+def _words(field: FieldInfo) -> str:
+    words = field.description or ""
+    if get_origin(field.annotation) is not Literal:
+        return words
+    return f"{words} ({', '.join(get_args(field.annotation))})"
 
 
 def _mistakes(error: ValidationError) -> list[str]:
