@@ -160,9 +160,10 @@ class Processes:
             one.stop()
             sys.stdout.write(f"--- {one.log.name}\n{one.said}")
 
-    def cluster(self, *names: str, **settings: object) -> Service:
+    def cluster(self, *names: str, epsilon: float = EPSILON, **settings: object) -> Service:
         """A coordinator that is ready, and workers that have met it."""
-        coordinator, workers = self.coordinator(), [self.worker(name, **settings) for name in names]
+        coordinator = self.coordinator(epsilon=epsilon)
+        workers = [self.worker(name, **settings) for name in names]
         until(lambda: coordinator.is_up and coordinator.is_ready, "the coordinator is ready")
         until(lambda: all(one.is_up and one.is_ready for one in workers), "the workers are ready")
         return coordinator
