@@ -9,9 +9,9 @@ import logging
 import secrets
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi import APIRouter, FastAPI, Path, Request, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 from pydantic import BaseModel
@@ -22,6 +22,7 @@ from coordinator_service.metrics import Metrics
 from coordinator_service.settings import Settings
 from shared.ledger import Ledger
 from shared.protocol import (
+    NAME_MAX,
     REQUEST_BYTES_MAX,
     MalformedMessage,
     Receipt,
@@ -37,6 +38,8 @@ from shared.serving.queries import NO_NAME, NO_Q, UNKNOWN, Q, Qs, Stream, name_o
 
 MSGPACK = "application/msgpack"
 BINARY = {MSGPACK: {"schema": {"type": "string", "format": "binary"}}}
+
+WorkerName = Annotated[str, Path(max_length=NAME_MAX, description="as in `GET /workers`")]
 
 RECEIPTS: dict[int | str, dict[str, Any]] = {
     200: {"content": BINARY, "description": "for each delta, in order, a receipt or a refusal"}
@@ -346,9 +349,11 @@ def writes(coordinator: Coordinator) -> APIRouter:
 
     @router.post(
         "/workers/{name}/retire",
-        responses=responses(_404="there is no such worker", _409="it is not silent"),
+        responses=responses(
+            _404="there is no such worker", _409="it is not silent", _422="not a name"
+        ),
     )
-    async def post_retire(name: str) -> Retired:
+    async def post_retire(name: WorkerName) -> Retired:
         """A silent worker will not come back: its values stay counted, nobody waits for more."""
         return coordinator.retire(name)
 

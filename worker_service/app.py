@@ -24,7 +24,7 @@ from shared.serving.queries import NO_NAME, NO_Q, UNKNOWN, Qs, Stream, StreamOrA
 from shared.values import BadValue, Floats
 from worker_service.courier import Courier, Transport
 from worker_service.intake import BadBody, decode
-from worker_service.keys import BadKey, Keys
+from worker_service.keys import KEY_MAX, BadKey, Keys
 from worker_service.metrics import Metrics
 from worker_service.settings import Settings
 from worker_service.sources import Clock, Line, Sources, in_thread
@@ -33,7 +33,14 @@ LARGE_BODY = 2**17  # bytes: a larger one is decoded in a thread, unless that is
 
 log = logging.getLogger("worker")
 
-Key = Annotated[str | None, Header(description="repeated requests with one key count once")]
+Key = Annotated[
+    str | None,
+    Header(
+        description=f"1 to {KEY_MAX} printable ASCII characters; repeated requests with one key "
+        "count once",
+        json_schema_extra={"minLength": 1, "maxLength": KEY_MAX, "pattern": "^[ -~]+$"},
+    ),
+]
 
 STATUS_OF = {"unknown_content_type": 415, "malformed": 400, "empty": 422}
 NUMBER = {"type": "number", "minimum": -(2**53), "maximum": 2**53}

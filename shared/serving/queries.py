@@ -7,7 +7,7 @@ from fastapi import Query
 from shared.protocol import NAME_MAX
 from shared.serving.errors import Problem
 
-# What Python calls printable, as near as a regular expression says it: `name_of` is exact.
+# What Python calls printable no regular expression says: `name_of` looks.
 NAME = Query(
     min_length=1,
     max_length=NAME_MAX,
