@@ -31,6 +31,7 @@ import coordinator_service.app
 import coordinator_service.settings
 import worker_service.app
 import worker_service.settings
+from coordinator_service.app import App, Coordinator
 from shared.values import Floats
 from tests.exact import TALLY, rank_errors
 from tests.sources import OTHERS_MAX
@@ -110,29 +111,40 @@ async def _endless() -> AsyncIterator[bytes]:
 
 
 def _one_answer_less(content: bytes) -> bytes:
-    answers = msgpack.unpackb(content)
-    return bytes(msgpack.packb(answers[:-1] if isinstance(answers, list) else []))
+    answers = _answers(content)
+    return content if answers is None else bytes(msgpack.packb(answers[:-1]))
 
 
 def _claiming_more(content: bytes) -> bytes:
     """Receipts of rows that cover more than there is, with marks that nobody made."""
-    answers = msgpack.unpackb(content)
-    if not isinstance(answers, list):
+    answers = _answers(content)
+    if answers is None:
         return content
     claims = [[one[0], one[1] + 1000, bytes(range(8)), *one[3:]] for one in answers]
     return bytes(msgpack.packb(claims))
 
 
+def _answers(content: bytes) -> list[Any] | None:
+    """The answers to deltas; None where the content is that of something else."""
+    answers = None if content.startswith(b"{") else msgpack.unpackb(content)
+    return answers if isinstance(answers, list) else None
+
+
+def said(content: bytes, status: int = 200, **headers: str) -> httpx.Response:
+    """As from a network: to be read."""
+    return httpx.Response(status, headers=headers, stream=httpx.ByteStream(content))
+
+
 RUBBISH: dict[str, Callable[[bytes, np.random.Generator], httpx.Response]] = {
-    "status": lambda _, __: httpx.Response(500, json={"error": {"code": "x", "message": "y"}}),
-    "no gateway": lambda _, __: httpx.Response(502, text="<html>no gateway</html>"),
-    "elsewhere": lambda _, __: httpx.Response(307, headers={"location": "http://elsewhere/"}),
-    "nothing": lambda _, __: httpx.Response(200, content=b""),
-    "bytes": lambda _, rng: httpx.Response(200, content=rng.bytes(40)),
-    "truncated": lambda content, _: httpx.Response(200, content=content[:-1]),
-    "fewer answers": lambda content, _: httpx.Response(200, content=_one_answer_less(content)),
+    "status": lambda _, __: said(b'{"error": {"code": "internal", "message": "a bug"}}', 500),
+    "no gateway": lambda _, __: said(b"<html>no gateway</html>", 502),
+    "elsewhere": lambda _, __: said(b"", 307, location="http://elsewhere/"),
+    "nothing": lambda _, __: said(b""),
+    "bytes": lambda _, rng: said(rng.bytes(40)),
+    "truncated": lambda content, _: said(content[:-1]),
+    "fewer answers": lambda content, _: said(_one_answer_less(content)),
     "endless": lambda _, __: httpx.Response(200, content=_endless()),
-    "claims": lambda content, _: httpx.Response(200, content=_claiming_more(content)),
+    "claims": lambda content, _: said(_claiming_more(content)),
 }
 HARMLESS = tuple(kind for kind in RUBBISH if kind != "claims")
 
@@ -234,6 +246,11 @@ class Node:
     way_out: Flaky  # to the coordinator
     life: AsyncExitStack
     failed: list[str] = field(default_factory=list)
+
+    @property
+    def coordinator(self) -> Coordinator:
+        assert isinstance(self.app, App)
+        return self.app.coordinator
 
     @property
     def worker(self) -> Worker:
