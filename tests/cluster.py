@@ -124,6 +124,14 @@ def _claiming_more(content: bytes) -> bytes:
     return bytes(msgpack.packb(claims))
 
 
+def _strange(content: bytes, rng: np.random.Generator) -> bytes:
+    """Receipts of rows that nobody made, and that cover nothing."""
+    answers = _answers(content)
+    if answers is None:
+        return content
+    return bytes(msgpack.packb([[one[0], 0, rng.bytes(8), *one[3:]] for one in answers]))
+
+
 def _answers(content: bytes) -> list[Any] | None:
     """The answers to deltas; None where the content is that of something else."""
     answers = None if content.startswith(b"{") else msgpack.unpackb(content)
@@ -144,6 +152,7 @@ RUBBISH: dict[str, Callable[[bytes, np.random.Generator], httpx.Response]] = {
     "truncated": lambda content, _: said(content[:-1]),
     "fewer answers": lambda content, _: said(_one_answer_less(content)),
     "endless": lambda _, __: httpx.Response(200, content=_endless()),
+    "strange": lambda content, rng: said(_strange(content, rng)),
     "claims": lambda content, _: said(_claiming_more(content)),
 }
 HARMLESS = tuple(kind for kind in RUBBISH if kind != "claims")

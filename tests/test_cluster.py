@@ -37,7 +37,7 @@ async def posted_while_asked(cluster: Cluster, parts: list[Floats], batches: int
     polls = 0
     while not posters.done():
         await cluster.check()
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(0.03)
         polls += 1
     await posters
     return polls
@@ -114,7 +114,7 @@ def balanced(rows: Any, q: float, *, side: int) -> float:
         return bool(rank > q * total + 1e-9 if side == 0 else rank >= q * total - 1e-9)
 
     low, high = math.nextafter(min(knots), -math.inf), max(knots)
-    for _ in range(200):
+    for _ in range(60):
         middle = low / 2 + high / 2
         low, high = (low, middle) if is_there(middle) else (middle, high)
     return float(high)

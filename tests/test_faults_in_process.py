@@ -143,6 +143,24 @@ def test_who_meets_rubbish_first_is_not_ready_and_says_why(
     run(story())
 
 
+def test_a_request_holds_no_more_deltas_than_it_may(rng: np.random.Generator) -> None:
+    async def story() -> None:
+        async with Cluster(rng, workers=0) as cluster:
+            cluster.stop_coordinator()
+            node = await cluster.start_worker()
+            streams = [f"s{at}" for at in range(7)]
+            waiting = [asyncio.create_task(cluster.post(node, [1.0], one)) for one in streams]
+            await until(lambda: has_retried(node), "it asked in vain")
+            with patch("worker_service.courier.DELTAS_MAX", 3):
+                cluster.put_back_coordinator()
+                await asyncio.gather(*waiting)
+            for stream in streams:
+                assert (await cluster.median(stream))["count"] == 1
+            assert await node.metric("median_worker_push_seconds_count") >= 3
+
+    run(story())
+
+
 class Says(httpx.AsyncBaseTransport):
     """A coordinator that answers everything with one and the same."""
 
@@ -403,6 +421,7 @@ def test_who_waited_in_vain_is_forgotten(rng: np.random.Generator) -> None:
             for _ in range(200):
                 response = await cluster.post(node, [1.0])
                 assert (response.status_code, error_of(response)) == (503, "not_acknowledged")
+            cluster.put_back_coordinator()
             assert waiting_futures() < before + 50
 
     run(story())
