@@ -387,7 +387,7 @@ def test_there_is_one_line_for_each_delta_and_each_change_of_state(
     states = [one for one in said if one.startswith("source")]
     assert all(one != other for one, other in pairwise(states))
     record = next(one for one in caplog.records if one.message == "source retired")
-    assert record.__dict__["facts"] == {"worker": "w1", "stream": "default", "count": 5_000}
+    assert record.__dict__["facts"] == {"worker": "w1", "stream": "default", "before": "silent"}
     levels = {one.message: one.levelname for one in caplog.records}
     assert (levels["source silent"], levels["source live"]) == ("WARNING", "INFO")
     assert (levels["delta refused"], levels["delta accepted"]) == ("WARNING", "INFO")

@@ -113,6 +113,8 @@ def test_rubbish_from_the_coordinator_does_no_harm(kind: str, rng: np.random.Gen
             node.way_out.weather = Weather()
             assert await waiting == 1
             assert node.failed == []
+            unsigned = await node.metric("median_worker_deltas_total", signed="false")
+            assert (unsigned > 0) == (kind == "strange")
             await all_is_counted(cluster)
 
     run(story())
