@@ -152,7 +152,7 @@ class Outbox:
 
         `raw` is how many bytes its users sent. If one is not a value, none is taken: `BadValue`.
         """
-        if reason := self._why_not(now):
+        if reason := self.why_not(now=now):
             raise NotTaken(reason)
         before = self.digest.count
         self.digest.add(values)
@@ -241,7 +241,8 @@ class Outbox:
         self.closed = self.closed or self.outdated or not self.digest.count
         self._closing, self._cause = True, None if self.closed else Cause.GOODBYE
 
-    def _why_not(self, now: float) -> str | None:
+    def why_not(self, *, now: float) -> str | None:
+        """Why no value is taken now; None if one is."""
         if self.outdated:
             return "the coordinator knows more of this source than is here; begin a new one"
         if self._closing:

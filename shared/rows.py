@@ -121,7 +121,7 @@ class Rows:
         return iter(self._rows.values())
 
     def is_another(self) -> None:
-        """Somebody is silent who was not, or the other way round."""
+        """Somebody came or went, fell silent or is heard again."""
         self.attendance = None
         self.changes += 1
 
@@ -174,7 +174,7 @@ class Rows:
         self._spent = spent.plus(self._beyond(row))
         self._rows[row.source.number] = row
         if old is None or old.closed != row.closed:
-            self.attendance = None
+            self.is_another()
         if old is None or (old.picture, old.counted) != (row.picture, row.counted):
             self._sums = None
             self.changes += 1

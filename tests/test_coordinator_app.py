@@ -293,11 +293,8 @@ def test_the_documentation_knows_every_route(rng: np.random.Generator) -> None:
 
 @pytest.mark.parametrize("path", ["/median", "/median?stream=default", "/explain"])
 def test_a_bug_is_told_in_the_same_shape_on_each_path(
-    path: str, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch, request: Any
+    path: str, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if path == "/median":
-        request.applymarker(pytest.mark.xfail(reason="the hot path has nobody to answer errors"))
-
     async def story(_: Cluster, node: Node) -> None:
         monkeypatch.setattr(node.coordinator.ledger, "answers", lambda *_, **__: 1 / 0)
         transport = httpx.ASGITransport(node.app, raise_app_exceptions=False)

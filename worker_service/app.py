@@ -225,8 +225,7 @@ class Worker:
         return await self.line(stream).asked(lambda digest: _quantiles(stream, qs, digest))
 
     def why_not_ready(self) -> list[str]:
-        reasons = list(self.courier.why_not_ready())
-        return [*reasons, "it is about to stop"] if self.sources.closing else reasons
+        return [*self.courier.why_not(), *self.sources.why_not()]
 
 
 def _quantiles(stream: str, qs: list[float], digest: Digest) -> Quantiles:

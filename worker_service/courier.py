@@ -12,6 +12,7 @@ httpx by itself would send 102 bytes more.
 """
 
 import asyncio
+import json
 import logging
 import math
 import random
@@ -40,6 +41,7 @@ from worker_service.settings import Settings
 from worker_service.sources import Clock, Line, Sources
 
 BACKOFF_S = 0.1
+HEALTH_BYTES_MAX = 500  # more of it is not read; so it cannot nest any deeper either
 HEADERS = {"content-type": "application/msgpack"}
 ROOM = DELTA_BYTES_MAX + 8 * DELTAS_MAX  # for one more delta, and what packs them all
 
@@ -86,21 +88,19 @@ class Courier:
         self._tries = Tries()
         self._tries_of: dict[Line, Tries] = {}
         self._refusals: dict[Line, Refusal] = {}
-        self._met = False
-        self._trouble = "it was not asked yet"
-        self._coarse: str | None = None
+        self._unmet: str | None = "it was not asked yet"
+        self._trouble = ""
 
-    def why_not_ready(self) -> Iterator[str]:
-        if not self._met:
-            yield f"no coordinator was heard of at {self._url}: {self._trouble}"
-        if self._coarse:
-            yield self._coarse
+    def why_not(self) -> Iterator[str]:
+        """Why values would not be received now, as far as that is to do with the coordinator."""
+        if self._unmet:
+            yield f"no coordinator was met at {self._url}: {self._unmet}"
         for line, refusal in self._refusals.items():
             yield f"stream {line.outbox.source.stream}: {refusal.sentence}"
 
     async def run(self) -> None:
         """Until cancelled."""
-        while not self._met:
+        while self._unmet:
             await self._pause()
             await self._greet()
         while True:
@@ -149,14 +149,14 @@ class Courier:
         """Ask the coordinator who it is, so that a wrong address shows before the first value."""
         try:
             content = await self._asked(httpx.Request("GET", f"{self._url}/health"))
-            epsilon = httpx.Response(200, content=content).json()["epsilon"]
-            self._coarse = too_coarse(self._digest_rank_error, float(epsilon))
-        except (Unreached, ValueError, TypeError, KeyError) as error:
-            self._failed(str(error) or type(error).__name__)
+            self._unmet = too_coarse(self._digest_rank_error, _epsilon(content))
+        except Unreached as error:
+            self._unmet = str(error)
+        if self._unmet:
+            self._failed(self._unmet)
         else:
-            self._met = True
             self._reached()
-            log.info("coordinator met", extra=facts(url=self._url, epsilon=epsilon))
+            log.info("coordinator met", extra=facts(url=self._url))
 
     async def _round(self) -> None:
         """Send what is wanted now, and bring back what came of it."""
@@ -170,7 +170,7 @@ class Courier:
         except Unreached as error:
             self._failed(str(error))
             return
-        self._met = True
+        self._unmet = None
         self._reached()
         self._metrics.pushed(self._clock() - since)
         for line, answer in zip(sending, answers, strict=True):
@@ -268,9 +268,20 @@ class Courier:
         self._metrics.retried()
 
     def _reached(self) -> None:
-        if self._tries.failures and self._met:
+        if self._tries.failures:
             log.info("coordinator reached", extra=facts(after_failures=self._tries.failures))
         self._tries.succeeded()
+
+
+def _epsilon(health: bytes) -> float:
+    """What a coordinator says of its promise in `GET /health`."""
+    try:
+        epsilon = json.loads(health[:HEALTH_BYTES_MAX])["epsilon"]
+    except (ValueError, TypeError, KeyError):
+        epsilon = None
+    if not isinstance(epsilon, float) or not 0 < epsilon < 0.5:
+        raise Unreached("what listens there is no coordinator")
+    return epsilon
 
 
 def _facts(flight: Flight, receipt: Receipt) -> dict[str, Any]:

@@ -9,7 +9,6 @@ batches for this stream queue up at the lock, in order.
 """
 
 import asyncio
-import heapq
 import math
 import secrets
 from asyncio import Future
@@ -28,38 +27,45 @@ LARGE = 32_768  # values: a larger batch is taken in a thread
 
 
 async def in_thread(work: Callable[..., Told], *given: Any) -> Told:
-    """In a thread, and to its end, even if whoever waited for it has gone."""
+    """In a thread, and to its end, even if whoever waits for it is cancelled meanwhile."""
     task = asyncio.create_task(asyncio.to_thread(work, *given))
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await asyncio.wait([task])
-        raise
+    cancelled = False
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError:
+            cancelled = True
+    if cancelled and not task.exception():
+        raise asyncio.CancelledError
+    return task.result()
 
 
 class Waiting:
-    """Who waits until a count is reached."""
+    """Who waits until a count is reached. They come in the order of their counts."""
 
     def __init__(self) -> None:
-        self._heap: list[tuple[int, int, Future[None]]] = []
+        self._counts: dict[Future[None], int] = {}
 
     async def until(self, count: int) -> None:
         future = asyncio.get_running_loop().create_future()
-        heapq.heappush(self._heap, (count, id(future), future))
-        await future
+        self._counts[future] = count
+        try:
+            await future
+        finally:
+            self._counts.pop(future, None)
 
     def reached(self, count: int) -> None:
-        while self._heap and self._heap[0][0] <= count:
-            self._next(lambda future: future.set_result(None))
+        for future, wanted in list(self._counts.items()):
+            if wanted > count:
+                break
+            del self._counts[future]
+            if not future.done():
+                future.set_result(None)
 
     def given_up(self, why: Exception) -> None:
-        while self._heap:
-            self._next(lambda future: future.set_exception(why))
-
-    def _next(self, done: Callable[[Future[None]], None]) -> None:
-        future = heapq.heappop(self._heap)[2]
-        if not future.done():
-            done(future)
+        for future in self._counts:
+            if not future.done():
+                future.set_exception(why)
 
 
 class Line:
@@ -72,13 +78,13 @@ class Line:
 
     async def take(self, values: Floats, raw: int) -> int:
         """Give these values their numbers; returns how many there are then."""
-        async with self._lock:
-            if len(values) > LARGE:
-                count = await in_thread(self._add, values, raw)
-            else:
-                count = self._add(values, raw)
-        self._tell()
-        return count
+        try:
+            async with self._lock:
+                if len(values) > LARGE:
+                    return await in_thread(self._add, values, raw)
+                return self._add(values, raw)
+        finally:
+            self._tell()
 
     def _add(self, values: Floats, raw: int) -> int:
         return self.outbox.add(values, now=self._clock(), raw=raw)
@@ -162,8 +168,10 @@ class Sources:
         if self.closing:
             raise NotTaken("this worker is about to stop; send your values to another")
         line = self._lines.setdefault(stream, self._lines.get(stream) or self._new(stream))
-        count = await line.take(values, raw)
-        self.look(line)
+        try:
+            count = await line.take(values, raw)
+        finally:
+            self.look(line)
         await line.acknowledged(count)
         return count
 
@@ -194,6 +202,12 @@ class Sources:
         stream = line.outbox.source.stream
         self._lines[stream] = self._new(stream)
         line.give_up()
+
+    def why_not(self) -> Iterator[str]:
+        """Why which values would not be taken."""
+        for line in self:
+            if reason := line.outbox.why_not(now=self._clock()):
+                yield f"stream {line.outbox.source.stream}: {reason}"
 
     @property
     def closed(self) -> bool:

@@ -7,10 +7,16 @@ from starlette.requests import ClientDisconnect
 
 from shared.serving.errors import Problem
 
+LENGTH_DIGITS = 18  # of a length that is worth reading
+
 
 async def body_of(request: Request, *, bytes_max: int, s_max: float) -> bytes:
+    encoding = request.headers.get("content-encoding", "identity")
+    if encoding.lower() != "identity":
+        what = f"a body is taken as it is, not as {encoding}"
+        raise Problem(415, "unknown_content_encoding", what)
     declared = request.headers.get("content-length", "0")
-    if declared.isdecimal() and int(declared) > bytes_max:
+    if declared.isdecimal() and (len(declared) > LENGTH_DIGITS or int(declared) > bytes_max):
         raise _too_large(bytes_max)
     try:
         async with asyncio.timeout(s_max):
