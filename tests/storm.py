@@ -19,8 +19,8 @@ Three things no ledger can know, so the oracle does not ask for them. A copy tha
 source, or than its return from a goodbye, cannot miss it: that source counts from when it is heard
 again. A worker restored from an old copy has lost what it acknowledged since, unless a row covers
 it; the oracle forgets that too, and nobody restores any more what was copied of either side while
-the same numbers were other values, nor does to such a copy arrive what was sent then. And what a dead source had acknowledged beyond its row is lost;
-the ledger lists it as silent, for ever.
+the same numbers were other values, nor does what was sent then arrive at an old copy. And what a
+dead source had acknowledged beyond its row is lost; the ledger lists it as silent, for ever.
 """
 
 import heapq

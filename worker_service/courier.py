@@ -89,24 +89,27 @@ class Courier:
         self._tries_of: dict[Line, Tries] = {}
         self._refusals: dict[Line, Refusal] = {}
         self._unmet: str | None = "it was not asked yet"
+        self._coarse: str | None = None
         self._trouble = ""
 
     def why_not(self) -> Iterator[str]:
         """Why values would not be received now, as far as that is to do with the coordinator."""
         if self._unmet:
-            yield f"no coordinator was met at {self._url}: {self._unmet}"
+            yield f"no coordinator was heard of at {self._url}: {self._unmet}"
+        if self._coarse:
+            yield self._coarse
         for line, refusal in self._refusals.items():
             yield f"stream {line.outbox.source.stream}: {refusal.sentence}"
 
     async def run(self) -> None:
         """Until cancelled."""
-        while self._unmet:
-            await self._pause()
-            await self._greet()
         while True:
             await self._pause()
-            await self._until_due()
-            await self._round()
+            if self._unmet or self._coarse:
+                await self._greet()
+            if not self._unmet:
+                await self._until_due()
+                await self._round()
 
     async def goodbye(self, *, s_max: float) -> None:
         """Instead of `run`, at the end: say the last of all sources, within the time there is."""
@@ -131,6 +134,8 @@ class Courier:
         self._sources.news.clear()
         now = self._clock()
         at = min((self._wanted_at(line) for line in self._sources), default=math.inf)
+        if self._coarse:
+            at = min(at, now + self._backoff_s_max)  # and ask again who it is
         self._sources.planned = at
         if at > now:
             with suppress(TimeoutError):
@@ -149,14 +154,15 @@ class Courier:
         """Ask the coordinator who it is, so that a wrong address shows before the first value."""
         try:
             content = await self._asked(httpx.Request("GET", f"{self._url}/health"))
-            self._unmet = too_coarse(self._digest_rank_error, _epsilon(content))
+            self._coarse = too_coarse(self._digest_rank_error, _epsilon(content))
         except Unreached as error:
             self._unmet = str(error)
-        if self._unmet:
             self._failed(self._unmet)
         else:
+            if self._unmet:
+                log.info("coordinator met", extra=facts(url=self._url, too_coarse=self._coarse))
+            self._unmet = None
             self._reached()
-            log.info("coordinator met", extra=facts(url=self._url))
 
     async def _round(self) -> None:
         """Send what is wanted now, and bring back what came of it."""

@@ -205,6 +205,9 @@ class Sources:
 
     def why_not(self) -> Iterator[str]:
         """Why which values would not be taken."""
+        if self.closing:
+            yield "this worker is about to stop"
+            return
         for line in self:
             if reason := line.outbox.why_not(now=self._clock()):
                 yield f"stream {line.outbox.source.stream}: {reason}"
