@@ -69,5 +69,5 @@ bench: .venv/bench ## measure the digest beside its peers, in one run (half a mi
 	@touch $@
 
 clean: ## remove .venv and every cache
-	rm -rf .venv .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache *.egg-info
+	rm -rf .venv .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
