@@ -7,6 +7,7 @@ answer must have a status, a content type and a shape that are documented.
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import httpx
 import msgpack
 import numpy as np
 import pytest
@@ -109,3 +110,24 @@ def test_the_worker_does_what_it_documents(
     case: schemathesis.Case[Any], services: tuple[Service, Service]
 ) -> None:
     check(case, services[1])
+
+
+@pytest.mark.parametrize("method", ["HEAD", "POST", "PUT", "DELETE", "OPTIONS", "TRACE"])
+def test_the_route_ahead_of_all_others_is_for_get_alone(
+    method: str, services: tuple[Service, Service]
+) -> None:
+    response = httpx.request(method, f"{services[0].url}/median", trust_env=False)
+    assert (response.status_code, response.headers["allow"]) == (405, "GET")
+    if method != "HEAD":
+        assert response.json()["error"]["code"] == "method_not_allowed"
+
+
+def test_the_route_ahead_of_all_others_answers_as_the_documented_one(
+    services: tuple[Service, Service],
+) -> None:
+    quick, slow = (
+        httpx.get(f"{services[0].url}/median{query}", trust_env=False)
+        for query in ("", "?stream=default")
+    )
+    assert quick.headers == slow.headers
+    assert set(quick.json()) == set(slow.json())

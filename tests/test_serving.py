@@ -4,7 +4,8 @@ import asyncio
 import json
 import logging
 import re
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from shared.serving.bodies import body_of
 from shared.serving.errors import Problem, answer_errors, responses
 from shared.serving.logs import JsonLines, TextLines, as_of, facts, start_logging
 from shared.serving.queries import Q, Stream, name_of
-from shared.serving.server import Server, clock
+from shared.serving.server import Server, clock, serve
 from shared.serving.settings import PREFIX, ServiceSettings
 
 TOP = Path(__file__).parent.parent
@@ -443,6 +444,26 @@ def test_a_server_that_fails_stops_and_says_so() -> None:
     server.fail()
     assert server.failed
     assert server.should_exit
+
+
+def serve_with(run: Callable[[Server], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if the server, once it is made, ran like this."""
+    monkeypatch.setattr(sys, "setswitchinterval", lambda _: None)
+    monkeypatch.setattr(Server, "run", run)
+    serve(lambda _: FastAPI(), host="127.0.0.1", port=0)
+
+
+def test_a_server_that_was_interrupted_leaves_in_peace(monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(server: Server) -> None:
+        server.started = True
+        raise KeyboardInterrupt
+
+    serve_with(run, monkeypatch)
+
+
+def test_a_server_that_never_started_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(SystemExit, match="1"):
+        serve_with(lambda _: None, monkeypatch)
 
 
 def test_the_clock_never_goes_back() -> None:
