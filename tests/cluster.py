@@ -32,6 +32,7 @@ import coordinator_service.settings
 import worker_service.app
 import worker_service.settings
 from coordinator_service.app import App, Coordinator
+from shared.protocol import REQUEST_BYTES_MAX
 from shared.values import Floats
 from tests.exact import TALLY, rank_errors
 from tests.sources import OTHERS_MAX
@@ -42,7 +43,7 @@ COORDINATOR = "http://coordinator"
 QUICK: dict[str, Any] = {
     "linger_s": 0.03,
     "backoff_s_max": 0.05,
-    "request_s_max": 1.0,
+    "request_s_max": 0.5,
     "answer_s_max": 20.0,
     "goodbye_s_max": 3.0,
 }
@@ -105,9 +106,15 @@ CALM = Weather()
 CUT = Weather(lost=1.0)
 
 
+async def _too_long() -> AsyncIterator[bytes]:
+    for _ in range(2 * REQUEST_BYTES_MAX // 2**20):
+        yield bytes(2**20)
+
+
 async def _endless() -> AsyncIterator[bytes]:
     while True:
-        yield bytes(2**20)
+        yield b"\x90"
+        await asyncio.sleep(0.02)
 
 
 def _one_answer_less(content: bytes) -> bytes:
@@ -151,6 +158,7 @@ RUBBISH: dict[str, Callable[[bytes, np.random.Generator], httpx.Response]] = {
     "bytes": lambda _, rng: said(rng.bytes(40)),
     "truncated": lambda content, _: said(content[:-1]),
     "fewer answers": lambda content, _: said(_one_answer_less(content)),
+    "too long": lambda _, __: httpx.Response(200, content=_too_long()),
     "endless": lambda _, __: httpx.Response(200, content=_endless()),
     "strange": lambda content, rng: said(_strange(content, rng)),
     "claims": lambda content, _: said(_claiming_more(content)),
