@@ -1,0 +1,55 @@
+# The image of each service, by the name of its stage; they share all but a few words:
+#
+#     docker build --target coordinator -t running-median-coordinator .
+#     docker build --target worker -t running-median-worker .
+#
+# Dependencies come before the code, so that a change of code installs nothing. Only wheels are
+# installed: there is no compiler here.
+
+FROM python:3.12-slim AS build
+WORKDIR /build
+COPY pyproject.toml .
+# The virtual environment has no pip of its own: the one outside fills it.
+RUN python -m venv --without-pip /venv \
+    && python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies'], sep='\n')" > requirements.txt \
+    && pip --python /venv/bin/python install --no-cache-dir --only-binary :all: --requirement requirements.txt
+# Compiled here, because the services may not write where they stand.
+WORKDIR /app
+COPY shared shared
+COPY coordinator_service coordinator_service
+COPY worker_service worker_service
+RUN python -m compileall -q .
+
+FROM python:3.12-slim AS service
+# /data is there, and theirs, so that a volume mounted on it is theirs too.
+RUN pip uninstall --yes --root-user-action ignore pip \
+    && useradd --uid 10001 --user-group --no-create-home --home-dir /app median \
+    && install --directory --owner median --group median /data
+COPY --from=build /venv /venv
+COPY --from=build /app /app
+WORKDIR /app
+USER 10001:10001
+# In a container 127.0.0.1 is nobody's but its own. OpenBLAS, which NumPy brings and nothing here
+# uses, would start a thread for each core of the machine: more than `pids` allows on a large one.
+ENV PATH=/venv/bin:$PATH \
+    PYTHONUNBUFFERED=1 \
+    OPENBLAS_NUM_THREADS=1 \
+    MEDIAN_HOST=0.0.0.0
+STOPSIGNAL SIGTERM
+# `http.client` knows of no proxy: where one is set for containers, the question stays inside.
+HEALTHCHECK --interval=10s --timeout=5s --start-period=10s --retries=3 \
+    CMD ["python", "-I", "-c", "\
+import http.client, os, sys; \
+asked = http.client.HTTPConnection('127.0.0.1', int(os.environ['MEDIAN_PORT']), timeout=4); \
+asked.request('GET', '/health'); \
+sys.exit(asked.getresponse().status != 200)"]
+
+FROM service AS worker
+ENV MEDIAN_PORT=8001
+EXPOSE 8001
+CMD ["python", "-m", "worker_service"]
+
+FROM service AS coordinator
+ENV MEDIAN_PORT=8000
+EXPOSE 8000
+CMD ["python", "-m", "coordinator_service"]
