@@ -3,7 +3,7 @@
 # Nothing is installed outside .venv, and nothing is needed but make and Python 3.11 or newer.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test check lint types grid sim bench demo clean
+.PHONY: help setup test check lint types grid sim bench demo compose-test clean
 
 CANDIDATES := python3 python3.14 python3.13 python3.12 python3.11
 NEW_ENOUGH := -c 'import sys; sys.exit(sys.version_info < (3, 11))'
@@ -19,7 +19,7 @@ endif
 endif
 
 help: ## list these commands
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: .venv/ready ## install everything into .venv (the other commands do it for you)
 
@@ -67,6 +67,9 @@ bench: .venv/bench ## measure the digest beside its peers, in one run (half a mi
 .venv/bench: .venv/ready
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
 	@touch $@
+
+compose-test: setup ## try the whole in containers, where Docker is (five minutes)
+	$(BIN)/python -m pytest tests/compose
 
 clean: ## remove .venv and every cache
 	rm -rf .venv .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache *.egg-info

@@ -1,0 +1,303 @@
+"""The whole, in containers: what a user of docker-compose.yml does to it, and what may befall it.
+
+`make compose-test` runs it, where a Docker engine answers; it is no part of `make test`. The values
+are known exactly, so that every answer can be judged. Nothing is judged by its speed, but every
+wait has an end.
+"""
+
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import numpy as np
+import pytest
+
+from tests.compose.system import (
+    EPSILON,
+    PROJECT,
+    SILENT_S,
+    SLACK_S,
+    System,
+    Values,
+    docker,
+    say,
+    until,
+)
+
+GRACE_S = 15
+BATCH = 500
+
+# Prints what is there of the tools that build, and what may be written to.
+WHAT_IS_THERE = """
+import importlib.util, os, shutil
+print(os.getuid() != 0 and os.getgid() != 0)
+print([tool for tool in ("gcc", "cc", "make", "pip", "git") if shutil.which(tool)])
+print([name for name in ("pip", "setuptools", "pytest", "tests") if importlib.util.find_spec(name)])
+print([path for path in (".", "/", "/venv") if os.access(path, os.W_OK)])
+"""
+
+# Kills the service, which is the only child of process 1.
+CRASH = """
+import os, pathlib
+os.kill(int(pathlib.Path("/proc/1/task/1/children").read_text()), 9)
+"""
+
+
+def island(rng: np.random.Generator, worker: int, count: int = BATCH) -> Values:
+    """Values that tell workers apart: what one of them has, no other has nearby."""
+    return rng.normal(10.0 * worker, 1.0, count)
+
+
+def give_everyone(system: System, rng: np.random.Generator, times: int = 2) -> None:
+    for _ in range(times):
+        for number, worker in enumerate(system.workers()):
+            system.give(worker, island(rng, number))
+
+
+@pytest.mark.parametrize("service", ["worker", "coordinator"])
+@pytest.mark.usefixtures("images")
+def test_the_image_has_what_runs_and_nothing_to_build_with(service: str) -> None:
+    words = ["run", "--rm", "--network", "none", f"{PROJECT}-{service}"]
+    seen = docker(*words, "python", "-c", WHAT_IS_THERE)
+    say(f"-- image of {service}: {docker('images', '--format', '{{.Size}}', words[-1])}")
+    assert seen.splitlines() == ["True", "[]", "[]", "[]"]
+    assert docker(*words, "python", "-c", f"import {service}_service") == ""
+
+
+def test_what_runs_is_limited_and_reached_from_this_machine_only(system: System) -> None:
+    for container in system.containers():
+        host = system.inspect(container, ".HostConfig")
+        assert host["RestartPolicy"]["Name"] == "unless-stopped"
+        assert host["Init"]
+        assert 0 < host["Memory"] <= 2**28
+        assert 0 < host["PidsLimit"] <= 128
+        assert 0 < host["NanoCpus"] <= 1e9
+        assert not system.inspect(container, ".Config.User").startswith(("0", "root"))
+        published = [one for ports in host["PortBindings"].values() for one in ports]
+        assert [one["HostIp"] for one in published] == ["127.0.0.1"]
+        used = docker(
+            "stats", "--no-stream", "--format", "{{.MemUsage}}, {{.PIDs}} pids", container
+        )
+        say(f"{system.inspect(container, '.Name')}: {used}")
+
+
+def test_all_is_healthy_within_ten_seconds_of_its_start(system: System) -> None:
+    system.compose("stop")
+    system.start(within_s=10)
+
+
+def test_a_coordinator_is_healthy_at_once_and_ready_after_three_heartbeats(system: System) -> None:
+    docker("restart", system.coordinator())
+
+    def statuses() -> list[int]:
+        urls = [f"{system.coordinator_url}/{path}" for path in ("health", "ready")]
+        return [httpx.get(url, timeout=5, trust_env=False).status_code for url in urls]
+
+    until(lambda seen: seen == [200, 503], statuses, within_s=SILENT_S, what="healthy, not ready")
+    assert not system.answer()["complete"]
+    until(lambda seen: seen == [200, 200], statuses, within_s=SILENT_S + SLACK_S, what="ready")
+    system.until_complete(live=3, what="complete")
+
+
+def test_what_each_replica_was_given_is_in_the_answer(
+    system: System, rng: np.random.Generator
+) -> None:
+    assert system.answer() | {"as_of": ""} == {
+        "stream": "default", "median": None, "low": None, "high": None, "count": 0,
+        "epsilon": EPSILON, "rank_error": 0, "exact": True, "complete": True,
+        "workers": {"live": 3, "silent": 0}, "as_of": "",
+    }  # fmt: skip
+    for _ in range(10):
+        give_everyone(system, rng, times=1)
+        system.check_promise()  # before anything was flushed: it holds at any moment
+    system.flush()
+    system.check_counted()
+
+
+def test_scaled_to_eight_and_back_every_value_stays_counted(
+    system: System, rng: np.random.Generator
+) -> None:
+    give_everyone(system, rng)
+    system.start(workers=8)
+    system.until_complete(live=8, what="eight live")
+    give_everyone(system, rng)
+    system.check_promise()
+    system.start(workers=3)
+    system.until_complete(live=3, what="three live, none silent", within_s=SLACK_S)
+    system.check_counted()
+    give_everyone(system, rng)
+    system.check_promise()
+    system.flush()
+    system.check_counted()
+
+
+def test_a_killed_worker_is_silent_until_it_is_retired(
+    system: System, rng: np.random.Generator
+) -> None:
+    give_everyone(system, rng)
+    system.flush()
+    system.check_counted()
+    victim = system.workers()[1]
+    docker("kill", victim)
+    system.until(
+        complete=False,
+        workers={"live": 2, "silent": 1},
+        within_s=SILENT_S + SLACK_S,
+        what="the killed one silent",
+    )
+    system.post(f"{system.coordinator_url}/workers/{system.name(victim)}/retire").raise_for_status()
+    system.until_complete(live=2, what="complete without it", within_s=SLACK_S)
+    system.check_counted()  # its values stay
+
+    docker("start", victim)
+    system.until_complete(live=3, what="complete with it")
+    give_everyone(system, rng)
+    system.flush()
+    system.check_counted()
+
+
+def test_a_worker_that_crashes_is_started_again_as_a_new_source(
+    system: System, rng: np.random.Generator
+) -> None:
+    give_everyone(system, rng)
+    system.flush()
+    victim = system.workers()[0]
+    docker("exec", victim, "python", "-c", CRASH)
+    until(
+        lambda times: times == 1,
+        lambda: system.inspect(victim, ".RestartCount"),
+        within_s=SLACK_S,
+        what="started again",
+    )
+    system.until(
+        complete=False,
+        workers={"live": 3, "silent": 1},
+        within_s=SILENT_S + SLACK_S,
+        what="what it was is silent, what it is now is live",
+    )
+    system.post(f"{system.coordinator_url}/workers/{system.name(victim)}/retire").raise_for_status()
+    system.until_complete(live=3, what="complete")
+    give_everyone(system, rng)
+    system.flush()
+    system.check_counted()
+
+
+def test_a_paused_worker_is_silent_and_what_waited_for_it_is_counted_once(
+    system: System, rng: np.random.Generator
+) -> None:
+    give_everyone(system, rng)
+    victim = system.workers()[2]
+    docker("pause", victim)
+    with ThreadPoolExecutor() as pool:
+        waiting = pool.submit(system.give, victim, island(rng, 2))
+        system.until(
+            complete=False,
+            workers={"live": 2, "silent": 1},
+            within_s=SILENT_S + SLACK_S,
+            what="the paused one silent",
+        )
+        docker("unpause", victim)
+        waiting.result(timeout=60)
+    system.until_complete(live=3, what="complete after waking")
+    give_everyone(system, rng)
+    system.check_promise()
+    system.flush()
+    system.check_counted()
+
+
+def test_what_a_worker_without_network_acknowledged_is_counted_exactly_once(
+    system: System, rng: np.random.Generator
+) -> None:
+    give_everyone(system, rng)
+    victim, network = system.workers()[0], f"{PROJECT}_default"
+    docker("network", "disconnect", network, victim)
+    # The first of them wait until the coordinator must have missed this worker; then it goes on.
+    system.give_from_inside(victim, [island(rng, 7, 50) for _ in range(20)])
+    system.until(
+        complete=False,
+        workers={"live": 2, "silent": 1},
+        within_s=SILENT_S + SLACK_S,
+        what="the one without network silent",
+    )
+    with ThreadPoolExecutor() as pool:
+        during = [island(rng, 7, 50) for _ in range(30)]
+        posting = pool.submit(system.give_from_inside, victim, during)
+        time.sleep(1)
+        docker("network", "connect", "--alias", "worker", network, victim)
+        posting.result(timeout=120)
+    system.until_complete(live=3, what="complete with the network back")
+    system.check_counted()
+    give_everyone(system, rng)
+    system.flush()
+    system.check_counted()
+
+
+def test_a_restarted_coordinator_is_incomplete_until_it_has_heard_from_everyone(
+    system: System, rng: np.random.Generator
+) -> None:
+    give_everyone(system, rng)
+    system.flush()
+    system.check_counted()
+    docker("kill", system.coordinator())
+    docker("start", system.coordinator())
+    system.until(complete=False, within_s=SLACK_S, what="answers again, incomplete")
+    give_everyone(system, rng)
+    system.until_complete(live=3, what="complete again")
+    system.check(system.answer())
+    system.flush()
+    system.until(within_s=SLACK_S, counted=True, what="everything is counted again")
+    system.check(system.answer())
+
+
+def test_a_worker_that_is_stopped_leaves_nothing_acknowledged_behind(
+    system: System, rng: np.random.Generator
+) -> None:
+    give_everyone(system, rng)
+    victim = system.workers()[1]
+    stopping = threading.Event()
+
+    def go_on_giving() -> int:
+        """Until refused; how many values got no answer."""
+        while True:
+            try:
+                system.give(victim, island(rng, 1, 20))
+            except (httpx.TransportError, AssertionError):
+                assert stopping.is_set()
+                return 20
+
+    with ThreadPoolExecutor() as pool:
+        giving = pool.submit(go_on_giving)
+        time.sleep(1)
+        stopping.set()
+        took_s, code = system.stop(victim)
+        unsure = giving.result(timeout=60)
+    assert code in {0, 143}
+    assert took_s < GRACE_S
+    system.until_complete(live=2, what="complete without it", within_s=SLACK_S)
+    known = len(system.everything())
+    until(
+        lambda count: known <= count <= known + unsure,
+        lambda: int(system.answer()["count"]),
+        within_s=SLACK_S,
+        what=f"all {known:,} counted, and at most {unsure} more",
+    )
+
+
+def test_a_worker_that_nobody_hears_stops_in_time(system: System, rng: np.random.Generator) -> None:
+    give_everyone(system, rng)
+    system.stop(system.coordinator())
+    took_s, code = system.stop(system.workers()[0])
+    assert code in {0, 143}
+    assert took_s < GRACE_S
+
+
+def test_all_is_stopped_in_an_order_in_which_every_worker_is_heard(
+    system: System, rng: np.random.Generator
+) -> None:
+    give_everyone(system, rng)
+    system.compose("stop")
+    ends = {one: system.inspect(one, ".State.FinishedAt") for one in system.containers()}
+    codes = {system.inspect(one, ".State.ExitCode") for one in system.containers()}
+    assert codes <= {0, 143}
+    assert max(ends, key=lambda one: ends[one]) == system.coordinator()
