@@ -163,7 +163,7 @@ def test_a_worker_that_crashes_is_started_again_as_a_new_source(
     give_everyone(system, rng)
     system.flush()
     victim = system.workers()[0]
-    docker("exec", victim, "python", "-c", CRASH)
+    docker("exec", "--detach", victim, "python", "-c", CRASH)
     until(
         lambda times: times == 1,
         lambda: system.inspect(victim, ".RestartCount"),
