@@ -27,7 +27,7 @@ def system(request: pytest.FixtureRequest, images: None) -> Iterator[containers.
     containers.say(f"-- {request.node.name}")
     try:
         running.start()
-        running.until_complete(live=3, what="complete")
+        running.until_complete(live=0, what="complete")  # a worker is known by its values
         yield running
     finally:
         running.remove()

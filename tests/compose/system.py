@@ -127,12 +127,17 @@ class System:
         self.acknowledged: list[Values] = []
 
     def compose(self, *words: str, within_s: float = 60) -> str:
-        named = ["compose", "--project-name", PROJECT, "--file", str(TOP / "docker-compose.yml")]
-        return docker(*named, *words, within_s=within_s, ports=self.ports)
+        which = ["--project-name", PROJECT, "--file", str(TOP / "docker-compose.yml")]
+        return docker(
+            "compose", "--ansi", "never", *which, *words, within_s=within_s, ports=self.ports
+        )
 
     def start(self, workers: int = 3, within_s: float = HEALTHY_S_MAX) -> None:
         """Start, or scale; return when all is healthy."""
         self.compose("up", "--detach", "--no-recreate", "--scale", f"worker={workers}")
+        self.until_healthy(workers, within_s)
+
+    def until_healthy(self, workers: int = 3, within_s: float = HEALTHY_S_MAX) -> None:
         until(
             lambda health: health == ["healthy"] * (workers + 1),
             self.health,
