@@ -37,7 +37,7 @@ ENV PATH=/venv/bin:$PATH \
     MEDIAN_HOST=0.0.0.0
 STOPSIGNAL SIGTERM
 # `http.client` knows of no proxy: where one is set for containers, the question stays inside.
-HEALTHCHECK --interval=10s --timeout=5s --start-period=10s --retries=3 \
+HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 \
     CMD ["python", "-I", "-c", "\
 import http.client, os, sys; \
 asked = http.client.HTTPConnection('127.0.0.1', int(os.environ['MEDIAN_PORT']), timeout=4); \

@@ -27,6 +27,7 @@ from tests.compose.system import (
 
 GRACE_S = 15
 BATCH = 500
+BODY_BYTES_MAX = 2**22
 
 # Prints what is there of the tools that build, and what may be written to.
 WHAT_IS_THERE = """
@@ -70,7 +71,7 @@ def test_what_runs_is_limited_and_reached_from_this_machine_only(system: System)
         host = system.inspect(container, ".HostConfig")
         assert host["RestartPolicy"]["Name"] == "unless-stopped"
         assert host["Init"]
-        assert 0 < host["Memory"] <= 2**28
+        assert 0 < host["Memory"] <= 2**29
         assert 0 < host["PidsLimit"] <= 128
         assert 0 < host["NanoCpus"] <= 1e9
         assert not system.inspect(container, ".Config.User").startswith(("0", "root"))
@@ -115,6 +116,30 @@ def test_what_each_replica_was_given_is_in_the_answer(
         system.check_promise()  # before anything was flushed: it holds at any moment
     system.flush()
     system.check_counted()
+
+
+def test_eight_of_the_largest_bodies_at_once_fit_into_a_worker(system: System) -> None:
+    worker, ones = system.workers()[0], np.ones(2**21 - 1)
+    largest = f"[{','.join('1' * len(ones))}]\n".encode()
+    assert len(largest) == BODY_BYTES_MAX
+
+    def statuses(body: bytes) -> list[int]:
+        kind, url = {"content-type": "application/json"}, f"{system.url(worker)}/values"
+        with ThreadPoolExecutor(8) as pool:
+            asked = [
+                pool.submit(
+                    httpx.post, url, content=body, headers=kind, timeout=60, trust_env=False
+                )
+                for _ in range(8)
+            ]
+            return [one.result().status_code for one in asked]
+
+    assert statuses(largest) == [202] * 8
+    system.acknowledged += [ones] * 8
+    assert statuses(largest + b" ") == [413] * 8
+    system.until(counted=True, within_s=SLACK_S, what="all counted")
+    assert system.inspect(worker, ".RestartCount") == 0
+    say(docker("stats", "--no-stream", "--format", "{{.MemUsage}}", worker))
 
 
 def test_scaled_to_eight_and_back_every_value_stays_counted(
