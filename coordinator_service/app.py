@@ -32,7 +32,7 @@ from shared.protocol import (
 )
 from shared.rows import Row
 from shared.serving.bodies import body_of
-from shared.serving.errors import Problem, answer_errors, responses
+from shared.serving.errors import Problem, answer_errors, by_name, responses
 from shared.serving.logs import facts
 from shared.serving.queries import NO_NAME, NO_Q, UNKNOWN, Q, Qs, Stream, name_of
 
@@ -278,7 +278,12 @@ def create_app(
         async with coordinator.running(fail):
             yield
 
-    app = App(title="running-median coordinator", version="0.1.0", lifespan=lifespan)
+    app = App(
+        title="running-median coordinator",
+        version="0.1.0",
+        lifespan=lifespan,
+        generate_unique_id_function=by_name,
+    )
     app.coordinator = coordinator
     answer_errors(app)
     app.include_router(reads(coordinator))

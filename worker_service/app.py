@@ -19,7 +19,7 @@ from pydantic import BaseModel
 from shared.digest import Digest
 from shared.outbox import NotTaken
 from shared.serving.bodies import body_of
-from shared.serving.errors import Problem, answer_errors, responses
+from shared.serving.errors import Problem, answer_errors, by_name, responses
 from shared.serving.queries import NO_NAME, NO_Q, UNKNOWN, Qs, Stream, StreamOrAll, name_of
 from shared.values import BadValue, Floats
 from worker_service.courier import Courier, Transport
@@ -130,6 +130,9 @@ def problems() -> Iterator[None]:
         raise Problem(STATUS_OF[error.code], error.code, str(error)) from None
     except BadKey as error:
         raise Problem(422, error.code, str(error)) from None
+    except asyncio.CancelledError:  # by the server, whose time to stop gracefully is over
+        what = "this worker stops now, and nobody signed in time: this may be counted or not"
+        raise Problem(503, "not_acknowledged", what) from None
     except NotTaken as error:
         raise Problem(503, "not_taken", str(error), headers={"retry-after": "1"}) from None
 
@@ -263,7 +266,12 @@ def create_app(
         async with worker.running(fail):
             yield
 
-    app = FastAPI(title="running-median worker", version="0.1.0", lifespan=lifespan)
+    app = FastAPI(
+        title="running-median worker",
+        version="0.1.0",
+        lifespan=lifespan,
+        generate_unique_id_function=by_name,
+    )
     app.state.worker = worker
     answer_errors(app)
     app.include_router(routes(worker))

@@ -27,6 +27,7 @@ from shared.outbox import Flight
 from shared.protocol import (
     DELTA_BYTES_MAX,
     DELTAS_MAX,
+    HEARTBEAT_S_MAX,
     REQUEST_BYTES_MAX,
     MalformedMessage,
     Receipt,
@@ -85,6 +86,7 @@ class Courier:
         self._url, self._digest_rank_error = settings.coordinator_url, settings.digest_rank_error
         self._request_s_max, self._backoff_s_max = settings.request_s_max, settings.backoff_s_max
         self._client = httpx.AsyncClient(transport=transport, trust_env=False)
+        self._heartbeat_s = HEARTBEAT_S_MAX
         self._tries = Tries()
         self._tries_of: dict[Line, Tries] = {}
         self._refusals: dict[Line, Refusal] = {}
@@ -154,7 +156,8 @@ class Courier:
         """Ask the coordinator who it is, so that a wrong address shows before the first value."""
         try:
             content = await self._asked(httpx.Request("GET", f"{self._url}/health"))
-            self._coarse = too_coarse(self._digest_rank_error, _epsilon(content))
+            epsilon, self._heartbeat_s = _greeted(content)
+            self._coarse = too_coarse(self._digest_rank_error, epsilon)
         except Unreached as error:
             self._unmet = str(error)
             self._failed(self._unmet)
@@ -208,15 +211,16 @@ class Courier:
 
     async def _asked(self, request: httpx.Request) -> bytes:
         """The content of a response with status 200, in time and within limits."""
+        request_s = min(self._request_s_max, max(1.0, 1.5 * self._heartbeat_s))
         try:
-            async with asyncio.timeout(self._request_s_max):
+            async with asyncio.timeout(request_s):
                 response = await self._client.send(request, stream=True)
                 try:
                     content = await self._content(response)
                 finally:
                     await response.aclose()
         except TimeoutError:
-            raise Unreached(f"no answer within {self._request_s_max:g} s") from None
+            raise Unreached(f"no answer within {request_s:g} s") from None
         except httpx.HTTPError as error:
             raise Unreached(str(error) or type(error).__name__) from None
         if response.status_code != httpx.codes.OK:
@@ -237,6 +241,7 @@ class Courier:
             self._refused(line, answer, tries)
             return
         flight, outbox = line.outbox.flight, line.outbox
+        self._heartbeat_s = answer.heartbeat_s
         await line.receive(answer)
         self._refusals.pop(line, None)
         if flight is not None:
@@ -254,12 +259,16 @@ class Courier:
         if signed:
             tries.succeeded()
         elif tries.failures:
-            tries.failed(self._clock(), s_max=self._backoff_s_max)
+            self._rest(tries)
         else:
             tries.failures = 1
 
+    def _rest(self, tries: Tries) -> None:
+        """With a request, shorter than three heartbeats: a new coordinator waits no longer."""
+        tries.failed(self._clock(), s_max=min(self._backoff_s_max, self._heartbeat_s))
+
     def _refused(self, line: Line, refusal: Refusal, tries: Tries) -> None:
-        tries.failed(self._clock(), s_max=self._backoff_s_max)
+        self._rest(tries)
         self._metrics.refused(refusal.code)
         if self._refusals.get(line) != refusal:
             self._refusals[line] = refusal
@@ -270,7 +279,7 @@ class Courier:
         if self._trouble != trouble or not self._tries.failures:
             log.warning("coordinator not reached", extra=facts(url=self._url, why=trouble))
         self._trouble = trouble
-        self._tries.failed(self._clock(), s_max=self._backoff_s_max)
+        self._rest(self._tries)
         self._metrics.retried()
 
     def _reached(self) -> None:
@@ -279,15 +288,14 @@ class Courier:
         self._tries.succeeded()
 
 
-def _epsilon(health: bytes) -> float:
-    """What a coordinator says of its promise in `GET /health`."""
-    try:
-        epsilon = json.loads(health[:HEALTH_BYTES_MAX])["epsilon"]
-    except (ValueError, TypeError, KeyError):
-        epsilon = None
-    if not isinstance(epsilon, float) or not 0 < epsilon < 0.5:
-        raise Unreached("what listens there is no coordinator")
-    return epsilon
+def _greeted(health: bytes) -> tuple[float, float]:
+    """A coordinator's epsilon and heartbeat, from what it says in `GET /health`."""
+    with suppress(ValueError):
+        match json.loads(health[:HEALTH_BYTES_MAX]):
+            case {"epsilon": float(epsilon), "heartbeat_s": float(heartbeat_s)}:
+                if 0 < epsilon < 0.5 and 0 < heartbeat_s <= HEARTBEAT_S_MAX:
+                    return epsilon, heartbeat_s
+    raise Unreached("what listens there is no coordinator")
 
 
 def _facts(flight: Flight, receipt: Receipt) -> dict[str, Any]:

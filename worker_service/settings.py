@@ -3,7 +3,7 @@
 import socket
 from typing import Literal
 
-from pydantic import Field, field_validator
+from pydantic import AnyHttpUrl, Field, field_validator
 
 from shared.protocol import COARSEST, EPSILON_MIN, NAME_MAX
 from shared.serving.settings import MIB, ServiceSettings
@@ -51,9 +51,7 @@ class Settings(ServiceSettings):
     @field_validator("coordinator_url")
     @classmethod
     def _is_url(cls, given: str) -> str:
-        if not given.startswith(("http://", "https://")):
-            raise ValueError("must begin with http:// or https://")
-        return given.rstrip("/")
+        return str(AnyHttpUrl(given)).rstrip("/")
 
     @field_validator("worker_name")
     @classmethod

@@ -11,6 +11,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
@@ -51,6 +52,11 @@ def responses(**reasons: str) -> dict[int | str, dict[str, Any]]:
         int(status.removeprefix("_")): {"model": FaultAnswer, "description": reason}
         for status, reason in reasons.items()
     }
+
+
+def by_name(route: APIRoute) -> str:
+    """What clients made from the documentation call it."""
+    return route.name
 
 
 def answer_errors(app: FastAPI) -> None:

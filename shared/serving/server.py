@@ -32,7 +32,10 @@ class Server(uvicorn.Server):
 
 
 def serve(make: Callable[[Callable[[], None]], FastAPI], *, host: str, port: int) -> None:
-    """Serve what is made, with a way for it to fail; leaves with 1 if it failed."""
+    """Serve what is made, with a way for it to fail; leaves with 1 if it failed.
+
+    Where it cannot even start, uvicorn says why and leaves with a status of its own.
+    """
     sys.setswitchinterval(SWITCH_S)
 
     def fail() -> None:

@@ -77,6 +77,10 @@ def _words(field: FieldInfo) -> str:
 
 def _mistakes(error: ValidationError) -> list[str]:
     return [
-        f"{PREFIX}{str(one['loc'][0]).upper()}={one['input']}: {one['msg']}"
+        f"{PREFIX}{str(one['loc'][0]).upper()}={_printable(one['input'])}: {one['msg']}"
         for one in error.errors()
     ]
+
+
+def _printable(given: object) -> str:
+    return str(given) if str(given).isprintable() else repr(given)
