@@ -168,7 +168,8 @@ def exact_total(pictures: list[Picture], x: float, *, strict: bool) -> Fraction:
 def crowded(knots: list[float], m: float) -> bool:
     """Whether the way to a neighbouring knot has so few floats that each is a share of its rank."""
     at = knots.index(m)
-    ways = np.abs(np.diff(knots[max(0, at - 1) : at + 2]))
+    with np.errstate(over="ignore"):  # what is too long for a float has many
+        ways = np.abs(np.diff(knots[max(0, at - 1) : at + 2]))
     return bool((ways < np.spacing(abs(m)) / (8 * CLOSE)).any())
 
 
@@ -202,6 +203,12 @@ def test_the_value_of_a_rank_has_that_rank(pictures: list[Picture], data: st.Dat
 
 def test_where_a_climb_has_but_one_float_inside_the_nearest_value_is_told() -> None:
     climb = Segments(np.array([-TINY, TINY]), np.array([3.0])).picture
+    for rank in (0, 1, 1.5, 2, 3):
+        check_value([climb], rank)
+
+
+def test_a_climb_longer_than_any_float_has_its_values_where_they_are() -> None:
+    climb = Segments(np.array([-1.7e308, 1.7e308]), np.array([3.0])).picture
     for rank in (0, 1, 1.5, 2, 3):
         check_value([climb], rank)
 
