@@ -50,11 +50,15 @@ del sys.argv[1:]
 __main__.main()
 """
 
-# Starts a service and waits to be killed; the service's end of the leash is then alone.
+# Starts a service and waits to be killed; the service's end of the leash is then alone. It ends
+# when it likes, so it must not add to the coverage of a run that may have ended by then.
 HOLDER = """
+import os
 import sys
 from pathlib import Path
 from tests.processes import Service
+for name in [name for name in os.environ if name.startswith("COVERAGE_")]:
+    del os.environ[name]
 Service(sys.argv[1], port=int(sys.argv[2]), log=Path(sys.argv[3]))
 sys.stdin.read()
 """

@@ -415,6 +415,10 @@ def test_a_body_that_declares_to_be_too_large_is_not_read() -> None:
     assert code_of(read(headers={"content-length": "11"})) == (413, "too_large")
 
 
+def test_a_body_that_is_compressed_is_not_taken_for_what_it_is_not() -> None:
+    assert code_of(read(piece(b"x", more=False), headers={"content-encoding": "gzip"}))[0] == 415
+
+
 def test_a_body_that_grows_too_large_is_not_read_to_its_end() -> None:
     found = read(piece(b"x" * 6), piece(b"x" * 6))
     assert code_of(found) == (413, "too_large")
