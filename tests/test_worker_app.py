@@ -12,8 +12,9 @@ import msgpack
 import numpy as np
 import pytest
 
+from shared.outbox import NotTaken
 from tests.cluster import CUT, OCTETS, Cluster, Node, Weather, parsed, run, until
-from worker_service.sources import in_thread
+from worker_service.sources import Waiting, in_thread
 
 BARE = {"content-type": OCTETS}
 
@@ -317,6 +318,24 @@ def test_who_hangs_up_harms_nobody_else(rng: np.random.Generator) -> None:
         assert len({one["count"] for one in taken}) == len(taken)
 
     one_worker(rng, story)
+
+
+@pytest.mark.parametrize("signed", [True, False])
+def test_who_hangs_up_in_the_same_moment_is_not_told(signed: bool) -> None:
+    async def story() -> None:
+        waiting = Waiting()
+        tasks = [asyncio.create_task(waiting.until(count)) for count in (1, 2)]
+        await asyncio.sleep(0)
+        tasks[0].cancel()
+        if signed:
+            waiting.reached(2)
+        else:
+            waiting.given_up(NotTaken("a new one begins"))
+        gone, told = await asyncio.gather(*tasks, return_exceptions=True)
+        assert isinstance(gone, asyncio.CancelledError)
+        assert told is None if signed else isinstance(told, NotTaken)
+
+    run(story())
 
 
 @pytest.mark.parametrize("times", [1, pytest.param(2)])
