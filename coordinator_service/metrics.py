@@ -1,15 +1,16 @@
 """What a coordinator tells Prometheus. Totals are counted as things happen; gauges when asked."""
 
 from collections.abc import Callable, Iterable
+from typing import cast
 
 from prometheus_client import CollectorRegistry, Counter, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from shared.ledger import Ledger
+from shared.rank_shift import Estimate
 
 Clock = Callable[[], float]
-STATES = ("live", "silent")
 
 
 class OfLedger(Collector):
@@ -32,9 +33,9 @@ class OfLedger(Collector):
         sources = gauge("sources", "Sources of the stream", "state")
         for stream in self._ledger.streams:
             answer = self._ledger.answer(stream=stream, now=self._clock())
-            if answer.estimate is not None:
-                median.add_metric([stream], answer.estimate.value)
-                error.add_metric([stream], answer.estimate.rank_error)
+            estimate = cast(Estimate, answer.estimate)  # as it has values
+            median.add_metric([stream], estimate.value)
+            error.add_metric([stream], estimate.rank_error)
             count.add_metric([stream], answer.count)
             complete.add_metric([stream], answer.complete)
             sources.add_metric([stream, "live"], answer.live)

@@ -204,6 +204,7 @@ class Load:
     def __init__(self, urls: Sequence[str], draw: Draw, *, clients: int = 4) -> None:
         self.acknowledged: list[Floats] = []
         self.unanswered: list[Floats] = []
+        self.refusals: list[httpx.Response] = []
         self._stopping = threading.Event()
         self._threads = [
             threading.Thread(target=self._client, args=(url, draw, 200 + 2**number), daemon=True)
@@ -244,9 +245,11 @@ class Load:
                 try:
                     response = client.post("/values", content=values.tobytes(), headers=OCTETS)
                 except httpx.HTTPError:
-                    response = httpx.Response(503)
+                    self.unanswered.append(values)
+                    return
                 if response.status_code != 202:
                     self.unanswered.append(values)
+                    self.refusals.append(response)
                     return
                 self.acknowledged.append(values)
 

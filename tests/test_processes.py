@@ -140,6 +140,8 @@ def test_a_worker_told_to_stop_while_requests_wait_for_the_coordinator_ends(
         worker.tell(signal.SIGTERM)
         assert worker.ended() in CLEAN
     assert (len(load.acknowledged), len(load.unanswered)) == (0, 4)
+    told = [(one.status_code, one.json()["error"]["code"]) for one in load.refusals]
+    assert told == 4 * [(503, "not_acknowledged")]
     coordinator.tell(signal.SIGCONT)
     check(median(coordinator), load.values, load.unanswered)
 

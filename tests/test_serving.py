@@ -85,7 +85,8 @@ BAD = [
     *((Worker, "LOG_LEVEL", given) for given in ("", "loud")),
     *((Worker, "LOG_FORMAT", given) for given in ("", "xml")),
     *((Worker, "COORDINATOR_URL", given) for given in ("", "coordinator:8000", "ftp://x")),
-    *((Worker, "WORKER_NAME", given) for given in ("x" * 101, "a\tb")),
+    *((Worker, "COORDINATOR_URL", given) for given in ("http://", "http://x:99999")),
+    *((Worker, "WORKER_NAME", given) for given in ("x" * 101, "a\tb", "a\nb")),
 ]
 
 
@@ -95,7 +96,8 @@ def test_what_is_no_setting_is_refused_by_its_name_and_value(
 ) -> None:
     monkeypatch.setenv(PREFIX + name, given)
     (line,) = mistakes(kind)
-    assert line.startswith(f"MEDIAN_{name}={given}: ")
+    shown = given if given.isprintable() else repr(given)
+    assert line.startswith(f"MEDIAN_{name}={shown}: ")
 
 
 GOOD = [

@@ -19,7 +19,7 @@ import random
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import httpx
 
@@ -42,6 +42,7 @@ from worker_service.settings import Settings
 from worker_service.sources import Clock, Line, Sources
 
 BACKOFF_S = 0.1
+LOOK_S = 0.02
 HEALTH_BYTES_MAX = 500  # more of it is not read; so it cannot nest any deeper either
 HEADERS = {"content-type": "application/msgpack"}
 ROOM = DELTA_BYTES_MAX + 8 * DELTAS_MAX  # for one more delta, and what packs them all
@@ -116,18 +117,21 @@ class Courier:
     async def goodbye(self, *, s_max: float) -> None:
         """Instead of `run`, at the end: say the last of all sources, within the time there is."""
         await self._sources.goodbye()
-        with suppress(TimeoutError):
-            async with asyncio.timeout(s_max):
-                while not self._sources.closed:
-                    await self._round()
-                    await asyncio.sleep(0.02)
-                    await self._pause()
-        await self._client.aclose()
-        for line in self._sources:
-            if not line.outbox.closed:
-                outbox = line.outbox
-                lost = facts(stream=outbox.source.stream, values=outbox.count - outbox.covered)
-                log.error("the last values were not told in time", extra=lost)
+        try:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(s_max):
+                    await self._until_closed()
+        finally:
+            await self._client.aclose()
+        for outbox in (line.outbox for line in self._sources if not line.outbox.closed):
+            what = facts(stream=outbox.source.stream, values=outbox.count - outbox.covered)
+            log.error("the last values were not told in time", extra=what)
+
+    async def _until_closed(self) -> None:
+        while not self._sources.closed:
+            await self._round()
+            await asyncio.sleep(LOOK_S)
+            await self._pause()
 
     async def _pause(self) -> None:
         await asyncio.sleep(max(0.0, self._tries.until - self._clock()))
@@ -240,19 +244,20 @@ class Courier:
         if isinstance(answer, Refusal):
             self._refused(line, answer, tries)
             return
-        flight, outbox = line.outbox.flight, line.outbox
+        outbox = line.outbox
+        flight = cast(Flight, outbox.flight)  # it was sent
         self._heartbeat_s = answer.heartbeat_s
         await line.receive(answer)
+        signed = answer.mark == flight.makes.mark
         self._refusals.pop(line, None)
-        if flight is not None:
-            signed = answer.mark == flight.makes.mark
-            self._note_tries(tries, signed)
-            self._metrics.answered(flight, signed)
-            log.info("delta signed" if signed else "delta not signed", extra=_facts(flight, answer))
+        self._note_tries(tries, signed)
+        self._metrics.answered(flight, signed)
+        log.info("delta signed" if signed else "delta not signed", extra=_facts(flight, answer))
         if outbox.outdated:
             what = facts(stream=outbox.source.stream, count=outbox.count, upto=answer.upto)
             log.error("the coordinator knows more than is here; a new source begins", extra=what)
             self._sources.replace(line)
+            del self._tries_of[line]
 
     def _note_tries(self, tries: Tries, signed: bool) -> None:
         """A coordinator that forgot is told the whole at once, but not for ever."""
