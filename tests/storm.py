@@ -33,7 +33,7 @@ from typing import Any
 import numpy as np
 
 from shared.digest import Digest
-from shared.ledger import Ledger
+from shared.ledger import Ledger, Outcome
 from shared.outbox import NotTaken, Outbox
 from shared.picture import Picture
 from shared.protocol import (
@@ -275,11 +275,12 @@ class Storm:
         now, deltas = self._clock.show(self.time), unpack_request(request)
         if self._marks_recur and not all(map(self._is_of_its_values, lives, deltas)):
             return
-        answers = [self._ledger.receive(data, now=now) for data in deltas]
-        for life in lives:
-            life.met = self._starts
+        verdicts = [self._ledger.judge(data, now=now) for data in deltas]
+        for life, verdict in zip(lives, verdicts, strict=True):
+            if verdict.outcome is not Outcome.REPEATED:  # as may be an old goodbye, to an old copy
+                life.met = self._starts
         self._changed = True
-        response = pack_response(answers)
+        response = pack_response([verdict.answer for verdict in verdicts])
         self._carry(worker, 1, lambda: self._answered(number, response, lives, outboxes))
 
     def _is_of_its_values(self, life: Life, data: bytes) -> bool:
