@@ -29,7 +29,7 @@ from worker_service.metrics import Metrics
 from worker_service.settings import Settings
 from worker_service.sources import Clock, Line, Sources, in_thread
 
-LARGE_BODY = 2**17  # bytes: a larger one is decoded in a thread, unless that is a mere view of it
+LARGE_BODY = 2**17  # bytes: a larger one is decoded in a thread
 
 log = logging.getLogger("worker")
 
@@ -156,6 +156,7 @@ class Worker:
             counts_cut_off=settings.when_cut_off == "count",
         )
         self.metrics = Metrics(self.sources)
+        self._decoding = asyncio.Lock()  # large bodies one by one: each takes many times its size
         self.keys = Keys(settings.idempotency_keys_max)
         self.courier = Courier(
             self.sources, self.metrics, settings, clock=clock, transport=transport
@@ -203,7 +204,8 @@ class Worker:
     async def _decoded(self, content_type: str, body: bytes) -> Floats:
         if len(body) <= LARGE_BODY:
             return decode(content_type, body)
-        return await in_thread(decode, content_type, body)
+        async with self._decoding:
+            return await in_thread(decode, content_type, body)
 
     async def flush(self, stream: str | None) -> Flushed:
         lines = list(self.sources) if stream is None else [self.line(stream)]
