@@ -1,6 +1,7 @@
 """Options `--seed`, `--storms`, `--grid`, and a last line: how often a promise was tested."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -32,6 +33,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_report_header(config: pytest.Config) -> str:
     part = "the full grid" if config.getoption("--grid") else "a sample of the grid"
     return f"running {part}; repeat it with --seed {config.getoption('--seed')}"
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Of several processes that share the tests, each tells the first how often it compared."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["checks"] = TALLY.checks
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    TALLY.checks += getattr(node, "workeroutput", {}).get("checks", 0)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

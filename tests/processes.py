@@ -32,7 +32,8 @@ HEARTBEAT_S = 0.5
 EPSILON = 0.02
 SOON_S = 60  # what takes longer hangs
 OCTETS = {"content-type": "application/octet-stream"}
-PORTS = itertools.count(20_000 + os.getpid() % 10_000)  # below those that the system hands out
+# Below those that the system hands out, and far from those of tests in the next process.
+PORTS = itertools.count(20_000 + 97 * os.getpid() % 10_000)
 
 Draw = Callable[[int], Floats]
 Answer = dict[str, Any]

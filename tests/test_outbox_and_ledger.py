@@ -786,6 +786,14 @@ def test_who_is_not_silent_is_not_retired() -> None:
     assert ledger.retire("w2", now=1e6) == []
 
 
+def test_who_was_not_heard_since_the_start_can_be_retired_too() -> None:
+    ledger = a_ledger()
+    settled(ledger)
+    again = a_ledger(number=100, rows=list(ledger.rows))
+    assert [row.upto for row in again.retire("w1", now=SILENT_S)] == [2_000]
+    assert median(again, SILENT_S).complete
+
+
 def test_who_was_only_heard_of_can_be_retired_too() -> None:
     ledger, outbox = a_ledger(), settled(a_ledger())
     judged(ledger, cut(outbox, now=ECHO_S))
