@@ -295,12 +295,17 @@ class Courier:
 
 def _greeted(health: bytes) -> tuple[float, float]:
     """A coordinator's epsilon and heartbeat, from what it says in `GET /health`."""
-    with suppress(ValueError):
-        match json.loads(health[:HEALTH_BYTES_MAX]):
-            case {"epsilon": float(epsilon), "heartbeat_s": float(heartbeat_s)}:
-                if 0 < epsilon < 0.5 and 0 < heartbeat_s <= HEARTBEAT_S_MAX:
-                    return epsilon, heartbeat_s
-    raise Unreached("what listens there is no coordinator")
+    try:
+        said = json.loads(health[:HEALTH_BYTES_MAX])
+    except ValueError:
+        said = None
+    match said:
+        case {"epsilon": float(epsilon), "heartbeat_s": float(heartbeat_s)} if (
+            0 < epsilon < 0.5 and 0 < heartbeat_s <= HEARTBEAT_S_MAX
+        ):
+            return epsilon, heartbeat_s
+        case _:
+            raise Unreached("what listens there is no coordinator")
 
 
 def _facts(flight: Flight, receipt: Receipt) -> dict[str, Any]:
