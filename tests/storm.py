@@ -33,7 +33,7 @@ from typing import Any
 import numpy as np
 
 from shared.digest import Digest
-from shared.ledger import Ledger, Outcome
+from shared.ledger import Answer, Ledger, Outcome
 from shared.outbox import NotTaken, Outbox
 from shared.picture import Picture
 from shared.protocol import (
@@ -105,6 +105,7 @@ class Storm:
         self._drawn_of: dict[bytes, Floats] = {}  # by mark: the values a delta covers
         self._sound: set[bytes] = set()  # marks of pictures that were looked at
         self._changed = True
+        self._told: dict[tuple[str, float], tuple[int, int, Answer]] = {}
         self._loss = [self._one_of(0.0, 0.1, 0.5) for _ in ("there", "back")]
         self._repeat = self._one_of(0.0, 0.3)
         self._delay = self._one_of(0.01, 1.0, 4.0)
@@ -379,6 +380,7 @@ class Storm:
     def _check_answers(self, stream: str, truth: Floats) -> None:
         for q in QUANTILES:
             answer = self._ledger.answer(q, stream=stream, now=self._clock.show(self.time))
+            self._check_news(answer)
             estimate, target = answer.estimate, q * len(truth)
             self.seen["answers complete" if answer.complete else "answers incomplete"] += 1
             if answer.complete and estimate is None:
@@ -389,6 +391,20 @@ class Storm:
                 assert truth.searchsorted(estimate.low) <= target
                 assert truth.searchsorted(estimate.high, "right") >= target
 
+    def _check_news(self, answer: Answer) -> None:
+        """Who is there is as if nothing was kept; and no answer changes that said it would not."""
+        rows = [row for row in self._ledger.known if row.source.stream == answer.stream]
+        silent = [row for row in rows if self._is_silent(row)]
+        live = [row for row in rows if not self._is_silent(row) and not row.closed]
+        assert (answer.silent, answer.live) == (len(silent), len(live))
+        key, changes = (answer.stream, answer.q), self._ledger.changes(answer.stream)
+        if key in self._told and self._told[key][:2] == (self._starts, changes):
+            told = self._told[key][2]
+            if self._clock.show(self.time) < told.until:
+                assert said(answer) == said(told)
+                self.seen["answers that stayed"] += 1
+        self._told[key] = self._starts, changes, answer
+
     def _check_the_end(self) -> None:
         for life in self._places.values():
             row = self._ledger.row(life.source)
@@ -398,6 +414,12 @@ class Storm:
         for row in self._ledger.rows:
             if not row.final or row.source in living:  # of who is gone, a late word may raise doubt
                 assert self._is_silent(row) == (row.source not in living)
+
+
+def said(answer: Answer) -> tuple[object, ...]:
+    estimate = answer.estimate
+    value = estimate and (estimate.value, estimate.rank_error)
+    return answer.count, answer.exact, answer.complete, answer.live, answer.silent, value
 
 
 def same_as_far_as_both_go(some: Floats, others: Floats) -> bool:

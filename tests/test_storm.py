@@ -31,6 +31,7 @@ def test_a_storm(seed: int) -> None:
     [
         "answers complete",
         "answers incomplete",
+        "answers that stayed",
         "deltas same",
         "deltas more",
         "deltas whole",
