@@ -35,6 +35,7 @@ from shared.serving.bodies import body_of
 from shared.serving.errors import Problem, answer_errors, by_name, responses
 from shared.serving.logs import facts
 from shared.serving.queries import NO_NAME, NO_Q, UNKNOWN, Q, Qs, Stream, name_of
+from shared.serving.tasks import vital
 
 MSGPACK = "application/msgpack"
 BINARY = {MSGPACK: {"schema": {"type": "string", "format": "binary"}}}
@@ -160,30 +161,13 @@ class Coordinator:
         self.metrics = Metrics(self.ledger, clock)
         self._states: dict[tuple[str, int], str] = {}
 
-    @asynccontextmanager
-    async def running(self, fail: Callable[[], None]) -> AsyncIterator[None]:
-        watch = asyncio.create_task(self._watch(), name="watch")
-        watch.add_done_callback(lambda task: self._watch_ended(task, fail))
-        try:
-            yield
-        finally:
-            watch.cancel()
-            with suppress(asyncio.CancelledError, Exception):
-                await watch
-
-    async def _watch(self) -> None:
+    async def watch(self) -> None:
         """Log who turns silent, also while nobody asks."""
         while True:
             await asyncio.sleep(self.settings.heartbeat_s)
             now = self.clock()
             for row in self.ledger.known:
                 self._note_state(row, now)
-
-    @staticmethod
-    def _watch_ended(task: asyncio.Task[None], fail: Callable[[], None]) -> None:
-        if not task.cancelled() and (error := task.exception()):
-            log.critical("the watch died; so does this coordinator", exc_info=error)
-            fail()
 
     def _note_state(self, row: Row, now: float) -> None:
         """A new source is silent for a moment: that is no news to worry about."""
@@ -275,7 +259,7 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        async with coordinator.running(fail):
+        async with vital(coordinator.watch(), name="watch", fail=fail):
             yield
 
     app = App(

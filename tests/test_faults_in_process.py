@@ -607,7 +607,7 @@ def test_a_worker_whose_courier_dies_stops(
 
     run(story())
     (record,) = [one for one in caplog.records if one.levelno == logging.CRITICAL]
-    assert record.getMessage() == "the courier died; so does this worker"
+    assert record.getMessage() == "the courier died; so does this service"
 
 
 def test_a_coordinator_whose_watch_dies_stops(
@@ -628,7 +628,7 @@ def test_a_coordinator_whose_watch_dies_stops(
 
     run(story())
     (record,) = [one for one in caplog.records if one.levelno == logging.CRITICAL]
-    assert record.getMessage() == "the watch died; so does this coordinator"
+    assert record.getMessage() == "the watch died; so does this service"
 
 
 # What must not be believed

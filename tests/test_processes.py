@@ -284,7 +284,7 @@ def test_a_service_takes_no_arguments(processes: Processes, module: str) -> None
 @pytest.mark.parametrize(
     ("module", "kind", "work"),
     [
-        ("coordinator_service", "app.Coordinator", "_watch"),
+        ("coordinator_service", "app.Coordinator", "watch"),
         ("worker_service", "courier.Courier", "_greet"),
     ],
     ids=MODULES,

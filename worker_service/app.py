@@ -5,9 +5,8 @@ taking a batch makes a delta due, it waits until the coordinator has signed.
 """
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from typing import Annotated
 
@@ -21,6 +20,7 @@ from shared.outbox import NotTaken
 from shared.serving.bodies import body_of
 from shared.serving.errors import Problem, answer_errors, by_name, responses
 from shared.serving.queries import NO_NAME, NO_Q, UNKNOWN, Qs, Stream, StreamOrAll, name_of
+from shared.serving.tasks import vital
 from shared.values import BadValue, Floats
 from worker_service.courier import Courier, Transport
 from worker_service.intake import BadBody, decode
@@ -31,7 +31,6 @@ from worker_service.sources import Clock, Line, Sources, in_thread
 
 LARGE_BODY = 2**17  # bytes: a larger one is decoded in a thread
 
-log = logging.getLogger("worker")
 
 Key = Annotated[
     str | None,
@@ -165,20 +164,11 @@ class Worker:
     @asynccontextmanager
     async def running(self, fail: Callable[[], None]) -> AsyncIterator[None]:
         """The courier at work, and at the end its last word."""
-        courier = asyncio.create_task(self.courier.run(), name="courier")
-        courier.add_done_callback(lambda task: self._courier_ended(task, fail))
         try:
-            yield
+            async with vital(self.courier.run(), name="courier", fail=fail):
+                yield
         finally:
-            courier.cancel()
-            with suppress(asyncio.CancelledError, Exception):
-                await courier
             await self.courier.goodbye(s_max=self.settings.goodbye_s_max)
-
-    def _courier_ended(self, task: asyncio.Task[None], fail: Callable[[], None]) -> None:
-        if not task.cancelled() and (error := task.exception()):
-            log.critical("the courier died; so does this worker", exc_info=error)
-            fail()
 
     async def take(self, request: Request, stream: str, key: str | None) -> Accepted:
         body = await body_of(
