@@ -67,7 +67,8 @@ from shared.wording import worded
 LATE = 0.02
 
 # A batch of so many values or more is looked at by itself first. Processor time of an outbox and a
-# ledger, ns a value, 20 million in batches of 10,000 at epsilon 1 %: 61 without, 49 with.
+# ledger, measured once, for 20 million normal values in batches of 10,000 at epsilon 1 %: 61 ns a
+# value without, 49 with.
 GLANCE = 256
 ECHO_S = 0.05  # an answer is not complete before; but whatever a coordinator says, not at once
 CLOCKS = 1.05  # no two clocks, of worker and coordinator, run apart by more than this factor
@@ -175,6 +176,11 @@ class Outbox:
         return self._held.upto
 
     @property
+    def heard(self) -> bool:
+        """Whether it echoed what its last receipt bore, so that it is live for the coordinator."""
+        return self._echoed == self._ledger
+
+    @property
     def due(self) -> bool:
         """Whether something must be said at once, whatever the time."""
         return self._cause is not None
@@ -186,7 +192,7 @@ class Outbox:
             return -math.inf
         if self.closed or self.outdated or not self.digest.count:
             return math.inf
-        if self._echoed != self._ledger:
+        if not self.heard:
             return self._signed + ECHO_S
         return min(self._settles_at, self._signed + self._heartbeat_s)
 
@@ -208,7 +214,7 @@ class Outbox:
         return flight.data
 
     def _quiet_cause(self, now: float) -> Cause:
-        if self._echoed != self._ledger:
+        if not self.heard:
             return Cause.ECHO
         return Cause.LINGER if now >= self._settles_at else Cause.HEARTBEAT
 
@@ -257,7 +263,7 @@ class Outbox:
         self._held, self._trusted, self._returning = flight.makes, True, False
         self.acknowledged = max(self.acknowledged, flight.makes.upto)
         self._signed, self._echoed = now, flight.delta.ledger
-        self.closed = flight.delta.final and self._echoed == self._ledger
+        self.closed = flight.delta.final and self.heard
         lowered = self.grant.allowance < flight.grant.allowance
         outgrown = lowered and flight.delta.shift > self.grant.allowance  # said once, not for ever
         self._cause = self._next_cause(outgrown)

@@ -4,8 +4,10 @@ import asyncio
 import json
 import logging
 import threading
+import weakref
 from collections.abc import AsyncGenerator, Callable
 from typing import Any
+from unittest.mock import patch
 
 import httpx
 import msgpack
@@ -13,7 +15,9 @@ import numpy as np
 import pytest
 
 from shared.outbox import NotTaken
+from shared.values import Floats
 from tests.cluster import CUT, OCTETS, Cluster, Node, Weather, parsed, run, until
+from worker_service.intake import decode
 from worker_service.sources import Waiting, in_thread
 
 BARE = {"content-type": OCTETS}
@@ -450,24 +454,81 @@ def test_a_request_that_failed_frees_its_key(rng: np.random.Generator) -> None:
     one_worker(rng, story)
 
 
-def test_a_request_that_failed_after_its_key_was_forgotten_frees_no_other(
+def test_a_request_that_still_waits_is_not_forgotten_however_many_come(
     rng: np.random.Generator,
 ) -> None:
     async def story(_: Cluster, node: Node) -> None:
         node.way_out.weather = Weather(rubbish=1.0, kinds=("status",))
-        first = asyncio.create_task(keyed(node, "a"))
+        waiting = [asyncio.create_task(keyed(node, key)) for key in "abc"]
         await asyncio.sleep(0.05)
-        others = [asyncio.create_task(keyed(node, key, stream="other")) for key in "ba"]
+        assert len(node.worker.keys) == 3
+        again = asyncio.create_task(keyed(node, "a"))
         await asyncio.sleep(0.05)
-        line = node.worker.sources.line("default")
-        assert line is not None
-        line.give_up()
-        check_problem(await first, 503, "not_taken")
         node.way_out.weather = Weather()
-        assert sorted([(await one).json()["count"] for one in others]) == [2, 4]
+        counts = [(await one).json()["count"] for one in waiting]
+        assert (sorted(counts), (await again).json()["count"]) == ([2, 4, 6], counts[0])
         assert len(node.worker.keys) == 1
 
     one_worker(rng, story, idempotency_keys_max=1)
+
+
+def test_a_key_is_of_one_content_type_too(rng: np.random.Generator) -> None:
+    """The same bytes mean other values then."""
+
+    async def story(_: Cluster, node: Node) -> None:
+        async def posted(content_type: str) -> httpx.Response:
+            headers = {"content-type": content_type, "idempotency-key": "k"}
+            return await node.client.post("/values", content=b"1\n2\n3\n4\n", headers=headers)
+
+        assert (await posted("text/plain")).json() == {"accepted": 4, "count": 4}
+        check_problem(await posted(OCTETS), 422, "key_reused")
+        assert (await posted("text/plain")).json() == {"accepted": 4, "count": 4}
+
+    one_worker(rng, story)
+
+
+def test_who_waits_for_a_202_holds_no_values(rng: np.random.Generator) -> None:
+    async def story(_: Cluster, node: Node) -> None:
+        node.way_out.weather = Weather(rubbish=1.0, kinds=("status",))
+        taken: list[weakref.ref[Floats]] = []
+
+        def decoded(*given: Any) -> Floats:
+            values = decode(*given).copy()
+            taken.append(weakref.ref(values))
+            return values
+
+        with patch("worker_service.app.decode", decoded):
+            waiting = [
+                asyncio.create_task(node.client.post("/values", content=bytes(8), headers=headers))
+                for headers in (BARE, BARE | {"idempotency-key": "k"})
+            ]
+            await asyncio.sleep(0.1)
+        assert [one.done() for one in waiting] == [False, False]
+        assert [one() for one in taken] == [None, None]
+        node.way_out.weather = Weather()
+        assert [(await one).status_code for one in waiting] == [202, 202]
+
+    one_worker(rng, story)
+
+
+# Queries
+
+
+@pytest.mark.parametrize(
+    ("query", "code"),
+    [("strem=x", "unknown_parameter"), ("stream=a&stream=b", "repeated_parameter")],
+)
+def test_a_misspelt_parameter_is_refused_and_nothing_is_taken(
+    query: str, code: str, rng: np.random.Generator
+) -> None:
+    async def story(_: Cluster, node: Node) -> None:
+        response = await node.client.post(f"/values?{query}", json=[1])
+        check_problem(response, 422, code)
+        assert list(node.worker.sources) == []
+        check_problem(await node.client.get(f"/quantile?q=0&q=1&{query}"), 422, code)
+        check_problem(await node.client.get("/median/"), 404, "not_found")
+
+    one_worker(rng, story)
 
 
 # Reads

@@ -10,7 +10,7 @@ from worker_service.settings import Settings
 
 def main() -> None:
     settings = Settings.of(sys.argv[1:], "python -m worker_service")
-    start_logging(settings.log_format, settings.log_level)
+    start_logging(settings.log_format, settings.log_level, Settings.strangers())
     serve(
         lambda fail: create_app(settings, clock=clock, fail=fail),
         host=settings.host,

@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
+from hashlib import blake2b
 from typing import Annotated
 
 from fastapi import APIRouter, FastAPI, Header, Request, Response
@@ -19,7 +20,7 @@ from shared.digest import Digest
 from shared.outbox import NotTaken
 from shared.serving.bodies import body_of
 from shared.serving.errors import Problem, answer_errors, by_name, responses
-from shared.serving.queries import NO_NAME, NO_Q, UNKNOWN, Qs, Stream, StreamOrAll, name_of
+from shared.serving.queries import NO_NAME, NO_Q, UNKNOWN, Qs, Stream, StreamOrAll, name_of, only
 from shared.serving.tasks import vital
 from shared.values import BadValue, Floats
 from worker_service.courier import Courier, Transport
@@ -27,9 +28,11 @@ from worker_service.intake import BadBody, decode
 from worker_service.keys import KEY_MAX, BadKey, Keys
 from worker_service.metrics import Metrics
 from worker_service.settings import Settings
-from worker_service.sources import Clock, Line, Sources, in_thread
+from worker_service.sources import Batch, Clock, Line, Sources, in_thread
 
-LARGE_BODY = 2**17  # bytes: a larger one is decoded in a thread
+# Bytes: a larger body is decoded in a thread, as it may take 3 ms; or much less, being packed.
+LARGE_BODY, LARGE_OCTETS, OCTETS = 2**14, 2**17, "application/octet-stream"
+AGAIN = "send it again with the same Idempotency-Key, and it counts once"
 
 
 Key = Annotated[
@@ -129,9 +132,6 @@ def problems() -> Iterator[None]:
         raise Problem(STATUS_OF[error.code], error.code, str(error)) from None
     except BadKey as error:
         raise Problem(422, error.code, str(error)) from None
-    except asyncio.CancelledError:  # by the server, whose time to stop gracefully is over
-        what = "this worker stops now, and nobody signed in time: this may be counted or not"
-        raise Problem(503, "not_acknowledged", what) from None
     except NotTaken as error:
         raise Problem(503, "not_taken", str(error), headers={"retry-after": "1"}) from None
 
@@ -171,28 +171,37 @@ class Worker:
             await self.courier.goodbye(s_max=self.settings.goodbye_s_max)
 
     async def take(self, request: Request, stream: str, key: str | None) -> Accepted:
-        body = await body_of(
-            request, bytes_max=self.settings.body_bytes_max, s_max=self.settings.body_s_max
-        )
-        values = await self._decoded(request.headers.get("content-type", ""), body)
-        take = partial(self.sources.take, stream, values, len(body))
+        if reason := self.courier.hopeless(stream):
+            raise NotTaken(reason)
+        content, batch = await self._read(request, stream, key is not None)
+        take = partial(self.sources.take, stream, batch)
         try:
             async with asyncio.timeout(self.settings.answer_s_max):
-                if key is None:
-                    count = await take()
-                else:
-                    count = await self.keys.once(key, b"\0".join((stream.encode(), body)), take)
+                taken = await (take() if key is None else self.keys.once(key, content, take))
         except TimeoutError:
-            advice = "send it again with the same Idempotency-Key, and it counts once"
-            raise self._not_signed(f"this may be counted or not; {advice}") from None
-        return Accepted(accepted=len(values), count=count)
+            raise self._not_signed(f"this may be counted or not; {AGAIN}") from None
+        except asyncio.CancelledError:  # by the server, whose time to stop gracefully is over
+            what = f"this worker stops now, unsigned: this may be counted or not; {AGAIN}"
+            raise Problem(503, "not_acknowledged", what) from None
+        return Accepted(accepted=taken.accepted, count=taken.count)
+
+    async def _read(self, request: Request, stream: str, keyed: bool) -> tuple[bytes, Batch]:
+        """A hash of all that the request says, if it is keyed, and its values."""
+        settings = self.settings
+        body = await body_of(request, bytes_max=settings.body_bytes_max, s_max=settings.body_s_max)
+        content_type = request.headers.get("content-type", "")
+        content = blake2b(digest_size=16)
+        if keyed:
+            for part in (content_type.encode(), stream.encode(), body):
+                content.update(part + b"\0")
+        return content.digest(), Batch(await self._decoded(content_type, body), len(body))
 
     def _not_signed(self, so: str) -> Problem:
         what = f"the coordinator did not sign within {self.settings.answer_s_max:g} s: {so}"
         return Problem(503, "not_acknowledged", what, headers={"retry-after": "1"})
 
     async def _decoded(self, content_type: str, body: bytes) -> Floats:
-        if len(body) <= LARGE_BODY:
+        if len(body) <= (LARGE_OCTETS if OCTETS in content_type.lower() else LARGE_BODY):
             return decode(content_type, body)
         async with self._decoding:
             return await in_thread(decode, content_type, body)
@@ -214,10 +223,12 @@ class Worker:
         return line
 
     async def asked(self, endpoint: str, stream: str, qs: list[float]) -> Quantiles:
-        self.metrics.asked(endpoint)
         if stream == "default" and self.sources.line(stream) is None:
-            return _quantiles(stream, qs, Digest())
-        return await self.line(stream).asked(lambda digest: _quantiles(stream, qs, digest))
+            answer = _quantiles(stream, qs, Digest())
+        else:
+            answer = await self.line(stream).asked(lambda digest: _quantiles(stream, qs, digest))
+        self.metrics.asked(endpoint)
+        return answer
 
     def why_not_ready(self) -> list[str]:
         return [*self.courier.why_not(), *self.sources.why_not()]
@@ -262,6 +273,7 @@ def create_app(
         title="running-median worker",
         version="0.1.0",
         lifespan=lifespan,
+        redirect_slashes=False,
         generate_unique_id_function=by_name,
     )
     app.state.worker = worker
@@ -275,6 +287,7 @@ def routes(worker: Worker) -> APIRouter:
 
     @router.post(
         "/values",
+        dependencies=[only("stream")],
         status_code=202,
         response_model=Accepted,
         openapi_extra=VALUES_BODY,
@@ -297,6 +310,7 @@ def routes(worker: Worker) -> APIRouter:
 
     @router.post(
         "/flush",
+        dependencies=[only("stream")],
         responses=responses(_404=UNKNOWN, _422=NO_NAME, _503="not signed in time"),
     )
     async def post_flush(stream: StreamOrAll = None) -> Flushed:
@@ -304,23 +318,32 @@ def routes(worker: Worker) -> APIRouter:
         with problems():
             return await worker.flush(stream if stream is None else name_of(stream))
 
-    @router.get("/median", responses=responses(_404=UNKNOWN, _422=NO_NAME))
+    @router.get(
+        "/median", dependencies=[only("stream")], responses=responses(_404=UNKNOWN, _422=NO_NAME)
+    )
     async def get_median(stream: Stream = "default") -> Median:
         """The median of this worker's own values; null while there are none."""
         answer = await worker.asked("median", name_of(stream), [0.5])
         return Median(median=answer.quantiles[0].value, **answer.model_dump(exclude={"quantiles"}))
 
-    @router.get("/quantile", responses=responses(_404=UNKNOWN, _422=NO_Q))
+    @router.get(
+        "/quantile",
+        dependencies=[only("q", "stream")],
+        responses=responses(_404=UNKNOWN, _422=NO_Q),
+    )
     async def get_quantile(q: Qs, stream: Stream = "default") -> Quantiles:
         """Any quantiles of this worker's own values."""
         return await worker.asked("quantile", name_of(stream), q)
 
-    @router.get("/digest", responses=responses(_404=UNKNOWN, _422=NO_NAME))
+    @router.get(
+        "/digest", dependencies=[only("stream")], responses=responses(_404=UNKNOWN, _422=NO_NAME)
+    )
     async def get_digest(stream: Stream = "default") -> Centroids:
         """The clusters as other t-digests hold them: means and weights, by mean."""
-        worker.metrics.asked("digest")
         name = name_of(stream)
-        return await worker.line(name).asked(lambda digest: _centroids(name, digest))
+        centroids = await worker.line(name).asked(lambda digest: _centroids(name, digest))
+        worker.metrics.asked("digest")
+        return centroids
 
     @router.get("/health")
     async def get_health() -> Health:

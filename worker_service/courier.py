@@ -90,7 +90,7 @@ class Courier:
         self._heartbeat_s = HEARTBEAT_S_MAX
         self._tries = Tries()
         self._tries_of: dict[Line, Tries] = {}
-        self._refusals: dict[Line, Refusal] = {}
+        self._refusals: dict[Line | None, Refusal] = {}
         self._unmet: str | None = "it was not asked yet"
         self._coarse: str | None = None
         self._trouble = ""
@@ -101,8 +101,14 @@ class Courier:
             yield f"no coordinator was heard of at {self._url}: {self._unmet}"
         if self._coarse:
             yield self._coarse
-        for line, refusal in self._refusals.items():
-            yield f"stream {line.outbox.source.stream}: {refusal.sentence}"
+        for line in self._sources:
+            if line in self._refusals:
+                yield f"stream {line.outbox.source.stream}: {self._refusals[line].sentence}"
+
+    def hopeless(self, stream: str) -> str | None:
+        """Why no value of this stream will be received, however long one waits; None if it may."""
+        refusal = self._refusals.get(self._sources.line(stream))
+        return self._coarse or (refusal.sentence if refusal else None)
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -125,7 +131,10 @@ class Courier:
             await self._client.aclose()
         for outbox in (line.outbox for line in self._sources if not line.outbox.closed):
             what = facts(stream=outbox.source.stream, values=outbox.count - outbox.covered)
-            log.error("the last values were not told in time", extra=what)
+            if outbox.count > outbox.covered:
+                log.error("the last values were not told in time, and are lost", extra=what)
+            else:
+                log.warning("the goodbye was not heard; all values were told", extra=what)
 
     async def _until_closed(self) -> None:
         while not self._sources.closed:
@@ -166,8 +175,10 @@ class Courier:
             self._unmet = str(error)
             self._failed(self._unmet)
         else:
-            if self._unmet:
-                log.info("coordinator met", extra=facts(url=self._url, too_coarse=self._coarse))
+            if self._coarse:
+                log.error("coordinator met: %s", self._coarse, extra=facts(url=self._url))
+            elif self._unmet:
+                log.info("coordinator met", extra=facts(url=self._url))
             self._unmet = None
             self._reached()
 
@@ -193,18 +204,22 @@ class Courier:
         """What is in flight first, then what is due, as much as one request may hold."""
         sending: dict[Line, bytes] = {}
         size = 0
-        for line in sorted(self._sources, key=lambda line: line.outbox.flight is None):
+        for line in sorted(self._sources, key=self._in_turn):
             if len(sending) == DELTAS_MAX or size + ROOM > REQUEST_BYTES_MAX:
                 break
             if self._wanted_at(line) <= self._clock() and (data := await line.delta()):
-                sending[line] = data
+                sending[line], line.last_sent = data, self._clock()
                 size += len(data)
         return sending
 
+    def _in_turn(self, line: Line) -> tuple[bool, float]:
+        return line.outbox.flight is None, line.last_sent
+
     async def _pushed(self, body: bytes, deltas: int) -> list[Receipt | Refusal]:
         request = httpx.Request("POST", f"{self._url}/deltas", content=body, headers=HEADERS)
+        self._metrics.sent(len(body))
         content = await self._asked(request)
-        self._metrics.carried(len(body), len(content))
+        self._metrics.received(len(content))
         try:
             answers = unpack_response(content)
         except MalformedMessage as error:

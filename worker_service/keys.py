@@ -2,16 +2,17 @@
 
 The last so many keys are remembered, each with a hash of what was sent, and what came of it or is
 still to come. A repeat gets the same answer; the same key with another content is refused. A
-request that was not taken is forgotten, so that it may be tried again.
+request that was not taken is forgotten, so that it may be tried again; one that still waits is not.
 """
 
 import asyncio
 from asyncio import Task
 from collections.abc import Callable, Coroutine
-from hashlib import blake2b
 from typing import Any, NamedTuple, TypeAlias
 
-Work: TypeAlias = Callable[[], Coroutine[Any, Any, int]]
+from worker_service.sources import Taken
+
+Work: TypeAlias = Callable[[], Coroutine[Any, Any, Taken]]
 
 KEY_MAX = 255  # characters
 
@@ -24,41 +25,46 @@ class BadKey(ValueError):
         self.code = code
 
 
-class Request(NamedTuple):
+class Known(NamedTuple):
     content: bytes
-    task: Task[int]
+    outcome: Taken | Task[Taken]
 
 
 class Keys:
     def __init__(self, most: int) -> None:
         self._most = most
-        self._requests: dict[str, Request] = {}
+        self._known: dict[str, Known] = {}
 
     def __len__(self) -> int:
-        return len(self._requests)
+        return len(self._known)
 
-    async def once(self, key: str, content: bytes, work: Work) -> int:
-        """What comes of the work, which goes on to its end though nobody may wait for it."""
+    async def once(self, key: str, content: bytes, work: Work) -> Taken:
+        """What comes of the work, which goes on to its end though nobody may wait for it.
+
+        `content` is a hash of all that makes one request another than the next.
+        """
         if not 1 <= len(key) <= KEY_MAX or not (key.isascii() and key.isprintable()):
             what = f"an Idempotency-Key is 1 to {KEY_MAX} printable ASCII characters"
             raise BadKey("bad_key", what)
-        content = blake2b(content, digest_size=16).digest()
-        request = self._requests.get(key)
-        if request is None:
-            request = self._begun(key, Request(content, asyncio.create_task(work())))
-        if request.content != content:
+        known = self._known.get(key) or self._begun(key, content, work)
+        if known.content != content:
             what = "this Idempotency-Key was used for other values; draw a new one for each request"
             raise BadKey("key_reused", what)
-        return await asyncio.shield(request.task)
+        if isinstance(known.outcome, Taken):
+            return known.outcome
+        return await asyncio.shield(known.outcome)
 
-    def _begun(self, key: str, request: Request) -> Request:
-        self._requests[key] = request
-        request.task.add_done_callback(lambda task: self._ended(key, task))
-        if len(self._requests) > self._most:
-            del self._requests[next(iter(self._requests))]
-        return request
+    def _begun(self, key: str, content: bytes, work: Work) -> Known:
+        task = asyncio.create_task(work())
+        task.add_done_callback(lambda task: self._ended(key, task))
+        known = self._known[key] = Known(content, task)
+        return known
 
-    def _ended(self, key: str, task: Task[int]) -> None:
-        failed = task.cancelled() or task.exception() is not None
-        if failed and key in self._requests and self._requests[key].task is task:
-            del self._requests[key]
+    def _ended(self, key: str, task: Task[Taken]) -> None:
+        if task.cancelled() or task.exception() is not None:
+            del self._known[key]
+            return
+        self._known[key] = Known(self._known[key].content, task.result())
+        if len(self._known) > self._most:
+            ended = (one for one, known in self._known.items() if isinstance(known.outcome, Taken))
+            del self._known[next(ended)]

@@ -26,10 +26,18 @@ class OfSources(Collector):
         values = family(CounterMetricFamily, "values", "Values taken")
         raw = family(CounterMetricFamily, "taken_bytes", "Bytes of values that users sent")
         shift = family(
-            GaugeMetricFamily, "rank_shift_ranks", "From its picture, when it was last looked at"
+            GaugeMetricFamily,
+            "rank_shift_ranks",
+            "How far the source has moved from what the coordinator holds",
         )
-        allowance = family(GaugeMetricFamily, "allowance_ranks", "So far may it move in silence")
-        patience = family(GaugeMetricFamily, "patience_values", "So many may be pending in silence")
+        allowance = family(
+            GaugeMetricFamily, "allowance_ranks", "How far it may move before it must speak"
+        )
+        patience = family(
+            GaugeMetricFamily,
+            "patience_values",
+            "How many values may be pending before it must speak",
+        )
         pending = family(
             GaugeMetricFamily, "pending_values", "Not yet in the coordinator's answers"
         )
@@ -52,11 +60,13 @@ class Metrics:
         def counter(name: str, words: str, *labels: str) -> Counter:
             return Counter(f"median_worker_{name}", words, labels, registry=registry)
 
-        self._deltas = counter("deltas", "Deltas signed or not", "cause", "form", "signed")
+        self._deltas = counter("deltas", "Deltas that got a receipt", "cause", "form", "signed")
         self._refused = counter("refused_deltas", "Deltas that were refused", "code")
         self._sent = counter("sent_bytes", "Bytes of bodies sent to the coordinator")
-        self._read = counter("received_bytes", "Bytes of bodies that came back")
-        self._retries = counter("retries", "Requests to the coordinator that failed")
+        self._received = counter("received_bytes", "Bytes of bodies that came back")
+        self._retries = counter(
+            "retries", "Requests to the coordinator that failed, and were repeated"
+        )
         self._queries = counter("queries", "Questions to this worker's own digests", "endpoint")
         self._push = Histogram(
             "median_worker_push_seconds", "How long a push took that got through", registry=registry
@@ -72,9 +82,11 @@ class Metrics:
     def refused(self, code: str) -> None:
         self._refused.labels(code).inc()
 
-    def carried(self, sent: int, read: int) -> None:
-        self._sent.inc(sent)
-        self._read.inc(read)
+    def sent(self, size: int) -> None:
+        self._sent.inc(size)
+
+    def received(self, size: int) -> None:
+        self._received.inc(size)
 
     def pushed(self, seconds: float) -> None:
         self._push.observe(seconds)

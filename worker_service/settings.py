@@ -51,7 +51,10 @@ class Settings(ServiceSettings):
     @field_validator("coordinator_url")
     @classmethod
     def _is_url(cls, given: str) -> str:
-        return str(AnyHttpUrl(given)).rstrip("/")
+        url = AnyHttpUrl(given)
+        if url.username or url.password or url.query or url.fragment:
+            raise ValueError("has no user, no ? and no #, as it is shown in logs")
+        return str(url).rstrip("/")
 
     @field_validator("worker_name")
     @classmethod

@@ -13,7 +13,8 @@ import math
 import secrets
 from asyncio import Future
 from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from typing import Any, TypeVar, cast
 
 from shared.digest import Digest
 from shared.outbox import NotTaken, Outbox
@@ -38,6 +39,24 @@ async def in_thread(work: Callable[..., Told], *given: Any) -> Told:
     if cancelled and not task.exception():
         raise asyncio.CancelledError
     return task.result()
+
+
+class Batch:
+    """Values on their way to a source. They are let go there: who waits for a 202 holds none."""
+
+    def __init__(self, values: Floats, raw: int) -> None:
+        self._values: Floats | None = values
+        self.size, self.raw = len(values), raw
+
+    def taken(self) -> Floats:
+        values, self._values = cast(Floats, self._values), None
+        return values
+
+
+@dataclass(frozen=True)
+class Taken:
+    accepted: int
+    count: int
 
 
 class Waiting:
@@ -73,21 +92,22 @@ class Line:
 
     def __init__(self, outbox: Outbox, clock: Clock) -> None:
         self.outbox, self._clock = outbox, clock
+        self.last_sent = -math.inf
         self._lock = asyncio.Lock()
         self._to_be_acknowledged, self._to_be_covered = Waiting(), Waiting()
 
-    async def take(self, values: Floats, raw: int) -> int:
+    async def take(self, batch: Batch) -> int:
         """Give these values their numbers; returns how many there are then."""
         try:
             async with self._lock:
-                if len(values) > LARGE:
-                    return await in_thread(self._add, values, raw)
-                return self._add(values, raw)
+                if batch.size > LARGE:
+                    return await in_thread(self._add, batch)
+                return self._add(batch)
         finally:
             self._tell()
 
-    def _add(self, values: Floats, raw: int) -> int:
-        return self.outbox.add(values, now=self._clock(), raw=raw)
+    def _add(self, batch: Batch) -> int:
+        return self.outbox.add(batch.taken(), now=self._clock(), raw=batch.raw)
 
     async def acknowledged(self, count: int) -> None:
         if self.outbox.acknowledged < count:
@@ -113,7 +133,9 @@ class Line:
         self._tell()
 
     def _tell(self) -> None:
-        self._to_be_acknowledged.reached(self.outbox.acknowledged)
+        """Who waited for a signature waits until the source is live too: then answers are whole."""
+        if self.outbox.heard or self.outbox.is_cut_off(now=self._clock()):
+            self._to_be_acknowledged.reached(self.outbox.acknowledged)
         self._to_be_covered.reached(self.outbox.covered)
 
     async def flush(self) -> int:
@@ -163,17 +185,19 @@ class Sources:
     def line(self, stream: str) -> Line | None:
         return self._lines.get(stream)
 
-    async def take(self, stream: str, values: Floats, raw: int) -> int:
-        """Take a batch, and wait until it is acknowledged; returns how many there are then."""
+    async def take(self, stream: str, batch: Batch) -> Taken:
+        """Take a batch, and wait until it is acknowledged."""
         if self.closing:
             raise NotTaken("this worker is about to stop; send your values to another")
-        line = self._lines.setdefault(stream, self._lines.get(stream) or self._new(stream))
+        line = self._lines.get(stream)
+        if line is None:
+            line = self._lines[stream] = self._new(stream)
         try:
-            count = await line.take(values, raw)
+            count = await line.take(batch)
         finally:
             self.look(line)
         await line.acknowledged(count)
-        return count
+        return Taken(batch.size, count)
 
     async def flush(self, line: Line) -> int:
         """Have all said that there is, and wait until it is covered."""
