@@ -483,3 +483,38 @@ def test_where_nothing_counts_time_asleep_the_clock_is_monotonic(
     monkeypatch.delattr("time.CLOCK_BOOTTIME", raising=False)
     monkeypatch.setattr("time.monotonic", lambda: 12.5)
     assert clock() == 12.5
+
+
+def test_a_variable_that_is_no_setting_is_named_at_the_start(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(f"{PREFIX}EPSLON", "0.1")
+    monkeypatch.setenv(f"{PREFIX}EPSILON", "0.1")
+    assert Coordinator.strangers() == ["MEDIAN_EPSLON"]
+    root = logging.getLogger()
+    before = root.handlers[:], root.level
+    try:
+        start_logging("text", "info", Coordinator.strangers())
+    finally:
+        root.handlers[:], level = before
+        root.setLevel(level)
+    assert "settings: MEDIAN_EPSLON is no setting of this service" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("given", ["http://u:p@x", "http://x/?y=1", "http://x/#y"])
+def test_an_address_with_what_should_not_be_shown_is_refused(
+    given: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(f"{PREFIX}COORDINATOR_URL", given)
+    (line,) = mistakes(Worker)
+    assert "has no user" in line
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [("calm", "calm"), ("a upto=9", '"a upto=9"'), ("a\nb", r'"a\nb"'), ('"', r'"\""'), (9, "9")],
+)
+def test_no_value_in_a_line_of_text_can_be_read_as_another(value: object, shown: str) -> None:
+    record = logging.LogRecord("uvicorn.error", logging.INFO, "", 0, "here", (), None)
+    record.__dict__ |= facts(stream=value)
+    assert TextLines().format(record).endswith(f" uvicorn: here stream={shown}")

@@ -10,6 +10,7 @@ log.info("delta signed", extra=facts(stream="default", upto=1002))
 import json
 import logging
 import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -27,15 +28,25 @@ class Lines(logging.Formatter):
             fields["error"] = self.formatException(record.exc_info)
         return fields
 
+    def name(self, record: logging.LogRecord) -> str:
+        """As `uvicorn.error` is where uvicorn says anything at all."""
+        return record.name.removesuffix(".error")
+
     def time(self, record: logging.LogRecord) -> str:
         return as_of(record.created)
 
 
 class TextLines(Lines):
     def format(self, record: logging.LogRecord) -> str:
-        head = f"{self.time(record)} {record.levelname.lower():<7} {record.name}"
-        fields = "".join(f" {name}={value}" for name, value in self.fields(record).items())
+        head = f"{self.time(record)} {record.levelname.lower():<7} {self.name(record)}"
+        fields = "".join(f" {name}={_shown(value)}" for name, value in self.fields(record).items())
         return f"{head}: {record.getMessage()}{fields}"
+
+
+def _shown(value: object) -> str:
+    """As it is, unless that could be read as something else."""
+    plain = not isinstance(value, str) or (value.isprintable() and not set(value) & set(' ="'))
+    return str(value) if plain else json.dumps(value, ensure_ascii=False)
 
 
 class JsonLines(Lines):
@@ -43,7 +54,7 @@ class JsonLines(Lines):
         head = {
             "time": self.time(record),
             "level": record.levelname.lower(),
-            "source": record.name,
+            "source": self.name(record),
             "event": record.getMessage(),
         }
         return json.dumps(head | self.fields(record), default=str)
@@ -55,8 +66,11 @@ def as_of(seconds: float) -> str:
     return time.replace("+00:00", "Z")
 
 
-def start_logging(style: str, level: str) -> None:
+def start_logging(style: str, level: str, strangers: Sequence[str] = ()) -> None:
+    """From now on; and say at once which variables are no settings."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines() if style == "json" else TextLines())
     logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
     logging.getLogger("httpx").setLevel("WARNING")  # it would log each push a second time
+    for name in strangers:
+        logging.getLogger("settings").warning("%s is no setting of this service", name)

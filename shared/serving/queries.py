@@ -2,7 +2,8 @@
 
 from typing import Annotated
 
-from fastapi import Query
+from fastapi import Depends, Query, Request
+from fastapi.params import Depends as Dependency
 
 from shared.protocol import NAME_MAX
 from shared.serving.errors import Problem
@@ -16,11 +17,12 @@ NAME = Query(
 )
 Stream = Annotated[str, NAME]
 StreamOrAll = Annotated[str | None, NAME]
+QS_MAX = 20  # at once: with a thousand rows each takes some milliseconds
 RANGE = "from 0, the least value, to 1, the greatest"
 Q = Annotated[float, Query(ge=0, le=1, description=RANGE)]
 Qs = Annotated[
     list[Annotated[float, Query(ge=0, le=1)]],
-    Query(min_length=1, max_length=100, description=RANGE),
+    Query(min_length=1, max_length=QS_MAX, description=RANGE),
 ]
 
 UNKNOWN = "there is no such stream"
@@ -32,3 +34,19 @@ def name_of(stream: str) -> str:
     if not stream.isprintable():
         raise Problem(422, "bad_name", "a stream's name has only characters that can be printed")
     return stream
+
+
+def only(*names: str) -> Dependency:
+    """Refuse a query of other parameters, as a misspelt one would do something else in silence."""
+
+    def check(request: Request) -> None:
+        given = [name for name, _ in request.query_params.multi_items()]
+        for name in given:
+            if name not in names:
+                what = f"there is no parameter {name!r} here: known are {', '.join(names)}"
+                raise Problem(422, "unknown_parameter", what)
+            if name != "q" and given.count(name) > 1:
+                raise Problem(422, "repeated_parameter", f"{name} is given more than once")
+
+    dependency: Dependency = Depends(check)
+    return dependency

@@ -4,6 +4,7 @@ They are built in `__main__` and handed down; no module asks the environment. Wh
 the start, with one line for each mistake.
 """
 
+import os
 import sys
 from typing import Literal, Self, get_args, get_origin
 
@@ -42,6 +43,12 @@ class ServiceSettings(BaseSettings):
             return cls()
         except ValidationError as error:
             raise SystemExit("\n".join(_mistakes(error))) from None
+
+    @classmethod
+    def strangers(cls) -> list[str]:
+        """Variables that look like settings, and are none of this service."""
+        known = {name for name, _, _ in cls.table()}
+        return sorted(name for name in os.environ if name.startswith(PREFIX) and name not in known)
 
     @classmethod
     def help(cls, command: str) -> str:
