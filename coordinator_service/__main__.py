@@ -11,7 +11,7 @@ from shared.serving.server import clock, serve
 
 def main() -> None:
     settings = Settings.of(sys.argv[1:], "python -m coordinator_service")
-    start_logging(settings.log_format, settings.log_level)
+    start_logging(settings.log_format, settings.log_level, Settings.strangers())
     serve(
         lambda fail: create_app(settings, clock=clock, wall=time.time, fail=fail),
         host=settings.host,

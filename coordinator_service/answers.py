@@ -19,6 +19,7 @@ from shared.rows import Row
 from shared.serving.logs import as_of
 
 Clock = Callable[[], float]
+Rendered = Callable[[], bytes]
 STREAMS_MAX = 1000  # whose medians are kept as bytes
 
 
@@ -46,8 +47,7 @@ class Answers:
         answer = self._ledger.answer(stream=stream, now=now)
         found = self._found(answer)
         fields = {"stream": stream, "median": found.pop("value")} | found | self._fields(answer)
-        body = json.dumps(fields, separators=(",", ":")).encode()
-        kept = Kept(body, changes, answer.until)
+        kept = Kept(as_json(fields), changes, answer.until)
         self._kept[stream] = kept
         if len(self._kept) > STREAMS_MAX:
             del self._kept[next(iter(self._kept))]
@@ -92,11 +92,15 @@ class Answers:
             for stream in sorted(counts)
         ]
 
-    def workers(self) -> list[dict[str, Any]]:
-        """One entry for each source, by worker and stream."""
-        now = self._clock()
-        rows = sorted(self._ledger.known, key=lambda row: row.source)
-        return [self._source(row, now) for row in rows]
+    def workers(self) -> Rendered:
+        """One entry for each source, by worker and stream; for a thread to write down."""
+        now, rows = self._clock(), list(self._ledger.known)
+
+        def written() -> bytes:
+            rows.sort(key=lambda row: row.source)
+            return as_json({"workers": [self._source(row, now) for row in rows]})
+
+        return written
 
     def _source(self, row: Row, now: float) -> dict[str, Any]:
         heard_at = self._ledger.heard_at(row.source)
@@ -120,19 +124,19 @@ class Answers:
             return "silent"
         return "gone" if row.final else "retired" if row.retired else "live"
 
-    def explain(self, stream: str, q: float) -> dict[str, Any]:
-        """The answer, and all it was made of: who wants may compute it again."""
+    def explain(self, stream: str, q: float) -> Rendered:
+        """An answer, and all it was made of: who wants may compute it again."""
         now = self._clock()
         answer = self._ledger.answer(q, stream=stream, now=now)
         rows = [row for row in self._ledger.rows if row.source.stream == stream]
-        rows.sort(key=lambda row: row.source.number)
-        found = {"q": q} | self._found(answer)
-        return (
-            {"stream": stream}
-            | found
-            | self._fields(answer)
-            | {"rows": [self._source(row, now) | _share(row, answer) for row in rows]}
-        )
+        fields = {"stream": stream, "q": q} | self._found(answer) | self._fields(answer)
+
+        def written() -> bytes:
+            rows.sort(key=lambda row: row.source.number)
+            explained = [self._source(row, now) | _share(row, answer) for row in rows]
+            return as_json(fields | {"rows": explained})
+
+        return written
 
 
 def _share(row: Row, answer: Answer) -> dict[str, Any]:
@@ -148,6 +152,10 @@ def _share(row: Row, answer: Answer) -> dict[str, Any]:
             "upto": row.picture.upto.tolist(),
         },
     }
+
+
+def as_json(fields: dict[str, Any]) -> bytes:
+    return json.dumps(fields, separators=(",", ":"), ensure_ascii=False).encode()
 
 
 def finite(value: float) -> float | None:

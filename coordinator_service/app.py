@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, FastAPI, Path, Request, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 from starlette.types import Receive, Scope, Send
 
 from coordinator_service.answers import Answers, Clock
@@ -34,7 +34,7 @@ from shared.rows import Row
 from shared.serving.bodies import body_of
 from shared.serving.errors import Problem, answer_errors, by_name, responses
 from shared.serving.logs import facts
-from shared.serving.queries import NO_NAME, NO_Q, UNKNOWN, Q, Qs, Stream, name_of
+from shared.serving.queries import NO_NAME, NO_Q, UNKNOWN, Q, Qs, Stream, name_of, only
 from shared.serving.tasks import vital
 
 MSGPACK = "application/msgpack"
@@ -49,70 +49,103 @@ RECEIPTS: dict[int | str, dict[str, Any]] = {
 log = logging.getLogger("coordinator")
 
 
-class Workers(BaseModel):
+class Told(BaseModel):
+    """The words under a field are its description in the documentation."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+
+class Workers(Told):
     live: int
+    """Sources of the stream that keep their promise: they were heard of within three heartbeats."""
     silent: int
+    """Sources that may have received values which the answer does not cover."""
 
 
-class Said(BaseModel):
+class Said(Told):
     """What every answer says of itself."""
 
     stream: str
     count: int
+    """How many values the answer covers."""
     epsilon: float
+    """What the operator promised: the median's `rank_error` is at most this."""
     exact: bool
+    """No acknowledged value could make the answer another."""
     complete: bool
+    """Nobody is silent, and the coordinator has listened for three heartbeats."""
     workers: Workers
     as_of: str
+    """When the answer was made; it stays the same until something changes it."""
 
 
 class Median(Said):
     median: float | None
     low: float | None
+    """The true median is certainly no less; null where nothing bounds it."""
     high: float | None
+    """The true median is certainly no more; null where nothing bounds it."""
     rank_error: float
+    """The certificate: the median's rank is off by at most this share of all ranks."""
 
 
-class Quantile(BaseModel):
+class Quantile(Told):
     q: float
     value: float | None
     low: float | None
+    """The true quantile is certainly no less; null where nothing bounds it."""
     high: float | None
+    """The true quantile is certainly no more; null where nothing bounds it."""
     rank_error: float
+    """The certificate: the value's rank is off by at most this share of all ranks."""
 
 
 class Quantiles(Said):
     quantiles: list[Quantile]
 
 
-class Source(BaseModel):
+class Source(Told):
     worker: str
     stream: str
     source: str
+    """A number drawn when its data began: it tells this source from all others."""
     state: Literal["live", "silent", "gone", "retired"]
+    """`gone` has said goodbye."""
     count: int
+    """How many of its values are covered."""
     allowance: float
+    """How many ranks it may have moved since it last spoke."""
     patience: int
+    """How many values it may have received since it last spoke."""
     rank_shift: float
+    """How many ranks it was off when it last spoke."""
     deltas: int
     bytes: int
+    """Of the bodies of its deltas."""
     raw_bytes: int
+    """Of the bodies that its users sent."""
     last_heard_s: float | None
+    """Seconds ago; null: not since the coordinator started."""
 
 
 class WorkersList(BaseModel):
     workers: list[Source]
 
 
-class Picture(BaseModel):
+class Picture(Told):
     x: list[float]
+    """Knots, in order; straight lines lead from one to the next."""
     below: list[float]
+    """How many values lie below each knot."""
     upto: list[float]
+    """How many lie up to it; where that is more, the picture jumps."""
 
 
 class ExplainedRow(Source):
     share_below: float
+    """Of its values, the share below the answer."""
     share_upto: float
+    """Of its values, the share up to the answer."""
     picture: Picture
 
 
@@ -205,7 +238,7 @@ class Coordinator:
 
     def known(self, stream: str) -> str:
         """A stream that can be asked for: one that has values, or the default."""
-        if name_of(stream) != "default" and stream not in self.ledger.streams:
+        if name_of(stream) != "default" and not self.ledger.has(stream):
             raise Problem(404, "unknown_stream", f"there is no stream {stream!r} yet")
         return stream
 
@@ -215,7 +248,8 @@ class Coordinator:
             raise Problem(404, "unknown_worker", f"there is no worker {worker!r}")
         rows = self.ledger.retire(worker, now=now)
         if not rows:
-            raise Problem(409, "not_silent", f"worker {worker!r} is not silent: stop it first")
+            what = f"no source of worker {worker!r} is silent; one that runs must be stopped first"
+            raise Problem(409, "not_silent", what)
         for row in rows:
             self._note_state(row, now)
         return Retired(worker=worker, streams=sorted(row.source.stream for row in rows))
@@ -266,6 +300,7 @@ def create_app(
         title="running-median coordinator",
         version="0.1.0",
         lifespan=lifespan,
+        redirect_slashes=False,
         generate_unique_id_function=by_name,
     )
     app.coordinator = coordinator
@@ -280,17 +315,29 @@ def reads(coordinator: Coordinator) -> APIRouter:
     router = APIRouter(tags=["answers"])
     answers, asked = coordinator.answers, coordinator.metrics.asked
 
-    @router.get("/median", response_model=Median, responses=responses(_404=UNKNOWN, _422=NO_NAME))
+    @router.get(
+        "/median",
+        dependencies=[only("stream")],
+        response_model=Median,
+        responses=responses(_404=UNKNOWN, _422=NO_NAME),
+    )
     async def get_median(stream: Stream = "default") -> Response:
         """The median of all values in a stream, and how wrong it can be; null if there are none."""
+        found = answers.median(coordinator.known(stream))
         coordinator.metrics.median_asked()
-        return Response(answers.median(coordinator.known(stream)), media_type="application/json")
+        return Response(found, media_type="application/json")
 
-    @router.get("/quantile", response_model=Quantiles, responses=responses(_404=UNKNOWN, _422=NO_Q))
+    @router.get(
+        "/quantile",
+        dependencies=[only("q", "stream")],
+        response_model=Quantiles,
+        responses=responses(_404=UNKNOWN, _422=NO_Q),
+    )
     async def get_quantile(q: Qs, stream: Stream = "default") -> Response:
         """Any quantiles, each with its own certificate."""
+        found = answers.quantiles(coordinator.known(stream), q)
         asked("quantile")
-        return JSONResponse(answers.quantiles(coordinator.known(stream), q))
+        return JSONResponse(found)
 
     @router.get("/streams")
     async def get_streams() -> Streams:
@@ -302,15 +349,19 @@ def reads(coordinator: Coordinator) -> APIRouter:
     async def get_workers() -> Response:
         """One entry for each source, a stream on a worker: what it may live by, if it is silent."""
         asked("workers")
-        return JSONResponse({"workers": answers.workers()})
+        return Response(await asyncio.to_thread(answers.workers()), media_type="application/json")
 
     @router.get(
-        "/explain", response_model=Explanation, responses=responses(_404=UNKNOWN, _422=NO_Q)
+        "/explain",
+        dependencies=[only("q", "stream")],
+        response_model=Explanation,
+        responses=responses(_404=UNKNOWN, _422=NO_Q),
     )
     async def get_explain(q: Q = 0.5, stream: Stream = "default") -> Response:
         """The rows behind an answer, enough to compute it and its certificate again."""
+        explain = answers.explain(coordinator.known(stream), q)
         asked("explain")
-        return JSONResponse(answers.explain(coordinator.known(stream), q))
+        return Response(await asyncio.to_thread(explain), media_type="application/json")
 
     return router
 

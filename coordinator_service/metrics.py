@@ -28,8 +28,10 @@ class OfLedger(Collector):
         families: list[Metric] = []
         median = gauge("value", "The median of all values")
         error = gauge("rank_error_ratio", "The certificate: its rank is off by at most this share")
-        count = gauge("values", "Values that the answer covers")
-        complete = gauge("complete", "1 if nobody is silent, so that the certificate holds for all")
+        count = gauge("counted_values", "Values that the answer covers")
+        complete = gauge(
+            "complete", "1 if nobody is silent, and it has listened for three heartbeats"
+        )
         sources = gauge("sources", "Sources of the stream", "state")
         for stream in self._ledger.streams:
             answer = self._ledger.answer(stream=stream, now=self._clock())

@@ -119,6 +119,10 @@ class Ledger:
     def streams(self) -> list[str]:
         return sorted(name for name, rows in self._streams.items() if rows.weight)
 
+    def has(self, stream: str) -> bool:
+        """Whether it has values."""
+        return self._rows(stream).weight > 0
+
     @property
     def known(self) -> Iterator[Row]:
         """All rows, and an empty one for each source that was heard of but never accepted."""

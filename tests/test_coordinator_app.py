@@ -346,7 +346,7 @@ def test_metrics_name_what_happened(rng: np.random.Generator) -> None:
         said = await node.json("/median", stream='a "b"')
         assert sample("value", **about) == said["median"]
         assert sample("rank_error_ratio", **about) == said["rank_error"]
-        assert sample("values", **about) == said["count"] == 102
+        assert sample("counted_values", **about) == said["count"] == 102
         assert sample("complete", **about) == said["complete"] == 0
         assert sample("sources", **about, state="live") == said["workers"]["live"] == 1
         assert sample("sources", **about, state="silent") == said["workers"]["silent"] == 0
