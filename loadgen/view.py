@@ -137,7 +137,7 @@ def _left_out(score: Score) -> str:
 
 def _traffic(score: Score) -> list[tuple[str, str, str]]:
     traffic = score.traffic
-    share = f"{_share_sent(score)} of the {traffic.raw_bytes:,} of all values; bodies only"
+    share = f"{_share_sent(score)} of all {traffic.raw_bytes:,}; bodies only"
     return [("deltas", f"{traffic.deltas:,}", ""), ("bytes of deltas", f"{traffic.bytes:,}", share)]
 
 
