@@ -18,7 +18,8 @@ from shared.outbox import NotTaken
 from shared.values import Floats
 from tests.cluster import CUT, OCTETS, Cluster, Node, Weather, parsed, run, until
 from worker_service.intake import decode
-from worker_service.sources import Waiting, in_thread
+from worker_service.keys import Keys
+from worker_service.sources import Taken, Waiting, in_thread
 
 BARE = {"content-type": OCTETS}
 
@@ -470,6 +471,29 @@ def test_a_request_that_still_waits_is_not_forgotten_however_many_come(
         assert len(node.worker.keys) == 1
 
     one_worker(rng, story, idempotency_keys_max=1)
+
+
+def test_a_key_that_still_waits_outlives_later_ones_that_ended() -> None:
+    async def story() -> None:
+        keys, signed = Keys(1), asyncio.Event()
+
+        async def slow() -> Taken:
+            await signed.wait()
+            return Taken(1, 1)
+
+        async def quick() -> Taken:
+            return Taken(2, 2)
+
+        first = asyncio.create_task(keys.once("a", b"", slow))
+        await asyncio.sleep(0)
+        for key in "bc":
+            assert await keys.once(key, b"", quick) == Taken(2, 2)
+        again = asyncio.create_task(keys.once("a", b"", quick))
+        await asyncio.sleep(0)
+        signed.set()
+        assert await first == await again == Taken(1, 1)
+
+    run(story())
 
 
 def test_a_key_is_of_one_content_type_too(rng: np.random.Generator) -> None:
