@@ -4,7 +4,12 @@ from typing import Annotated
 
 import typer
 
+from loadgen.calls import DEFAULT
 from loadgen.demo import demo as play_demo
+from loadgen.pacer import Split
+from loadgen.session import IN_FLIGHT, IN_FLIGHT_AT_A_RATE, Order
+from loadgen.session import replay as play
+from loadgen.streams import STREAMS
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 
@@ -24,6 +29,92 @@ def demo(
     On a terminal all stays up until Ctrl-C.
     """
     raise typer.Exit(play_demo(values, seed))
+
+
+NAMES = ", ".join(STREAMS)
+
+
+def count(text: str) -> int:
+    """`1e7` is a number of values, too."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 1 <= number <= 1e15 or number != int(number):
+        raise typer.BadParameter(f"{text!r} is not a whole number of at least 1, such as 1e7")
+    return int(number)
+
+
+@app.command()
+def replay(  # noqa: PLR0913, PLR0917  one argument for each option
+    what: Annotated[
+        str,
+        typer.Argument(
+            metavar="INPUT",
+            help=f"a file (.csv, .tsv, .npy, text with one number a line; also .gz), - for "
+            f"standard input, or a stream with a name: {NAMES}",
+        ),
+    ],
+    workers: Annotated[
+        str, typer.Option(help="their addresses, by commas; a name of several means all of them")
+    ] = "http://127.0.0.1:8001",
+    coordinator: Annotated[str, typer.Option(help="its address")] = "http://127.0.0.1:8000",
+    values: Annotated[
+        int | None,
+        typer.Option(parser=count, help="at most so many, such as 1e7; by name, 1e6 if not said"),
+    ] = None,
+    column: Annotated[
+        str | None, typer.Option(help="which of a table: its name, or its number from 1")
+    ] = None,
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="leave out what is no value, and count it")
+    ] = False,
+    seed: Annotated[int, typer.Option(min=0, help="what streams are drawn from")] = 1,
+    rate: Annotated[
+        float | None,
+        typer.Option(
+            min=1e-6, help="values a second, however slow the answers are; else all at once"
+        ),
+    ] = None,
+    batch: Annotated[int, typer.Option(parser=count, help="values in a request, at most")] = 1_000,
+    split: Annotated[Split, typer.Option(help="who gets which values")] = Split.ROUND_ROBIN,
+    stream: Annotated[str, typer.Option(help="the name under which they are counted")] = DEFAULT,
+    in_flight: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="requests under way to one worker, at most; if not said, "
+            f"{IN_FLIGHT}, and {IN_FLIGHT_AT_A_RATE} at a rate",
+        ),
+    ] = None,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="keep all values, and check every answer against them")
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="print the report as JSON, all else to standard error")
+    ] = False,
+) -> None:
+    """Send a file, or a stream with a name, through running workers, and report what came of it.
+
+    Each value is counted once, however often its batch had to be sent. Status 1: a promise was
+    found broken. 2: it could not be done.
+    """
+    order = Order(
+        input=what,
+        workers=[url.strip() for url in workers.split(",") if url.strip()],
+        coordinator=coordinator,
+        values=values,
+        column=column,
+        skip_bad=skip_bad,
+        seed=seed,
+        rate=rate,
+        batch=batch,
+        split=split,
+        stream=stream,
+        in_flight=in_flight,
+        verify=verify,
+    )
+    raise typer.Exit(play(order, as_json=as_json))
 
 
 if __name__ == "__main__":

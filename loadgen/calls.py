@@ -1,5 +1,15 @@
-"""What is asked of the services, over HTTP: one function for each path, and errors in sentences."""
+"""What is asked of the services, over HTTP: one method for each path, and errors in sentences.
 
+A batch that got no answer may have been counted or not. So each has an `Idempotency-Key` of its
+own, and is posted again with it, to the same address, until it is acknowledged: a worker counts a
+key once. Only what says that it will pass is tried again.
+"""
+
+import asyncio
+import socket
+import time
+from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,13 +18,30 @@ import httpx
 from loadgen.streams import Floats
 from loadgen.truth import Answer
 
-ACCEPTED, OK = 202, 200
-PATIENCE_S = 15.0  # a 202 may wait for a signature, but not for ever
+DEFAULT = "default"  # the stream that nobody need name
+VALUES, OK, ACCEPTED = "/values", 200, 202
+PASSES = {408, 429, 502, 503, 504}  # what says: try again
+REQUEST_S_MAX = 20.0  # a 202 may wait for a signature, but not for ever
+PATIENCE_S = 60.0  # for all tries of one request
+PAUSE_S, PAUSE_S_MAX = 0.05, 2.0  # before the second try, twice as long before each further one
+NOTHING_YET = Answer(None, None, None, 0, 0.0, 0.0, complete=False)
 PACKED = {"content-type": "application/octet-stream"}
 
 
 class BadReply(RuntimeError):
-    """A service did not do as it was asked; the message says what it did."""
+    """A service did not do as it was asked; the message says what it did, the code is its own."""
+
+    def __init__(self, message: str, code: str = "") -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class NoReply(BadReply):
+    """There was none, or one that says to try again, and when."""
+
+    def __init__(self, message: str, pause_s: float = 0.0) -> None:
+        super().__init__(message)
+        self.pause_s = pause_s
 
 
 @dataclass(frozen=True)
@@ -34,44 +61,183 @@ class Traffic:
             self.raw_bytes + other.raw_bytes,
         )
 
+    def __sub__(self, other: "Traffic") -> "Traffic":
+        return Traffic(
+            self.count - other.count,
+            self.deltas - other.deltas,
+            self.bytes - other.bytes,
+            self.raw_bytes - other.raw_bytes,
+        )
+
+
+@dataclass(frozen=True)
+class Address:
+    """One server; and where a name led to several, that name."""
+
+    url: str
+    host: str | None = None
+
+    def __str__(self) -> str:
+        return self.url
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    workers: list[Address]
+    coordinator: Address
+    stream: str = DEFAULT
+
 
 class Calls:
-    """Calls to services by their addresses. Threads may share it."""
+    def __init__(self, transport: httpx.AsyncBaseTransport | None = None) -> None:
+        self._client = httpx.AsyncClient(
+            trust_env=False,
+            timeout=REQUEST_S_MAX,
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=None),
+            transport=transport,
+        )
+        self.repeated = 0
+        """How often a request was sent again."""
 
-    def __init__(self) -> None:
-        self._client = httpx.Client(trust_env=False, timeout=PATIENCE_S)
+    async def close(self) -> None:
+        await self._client.aclose()
 
-    def close(self) -> None:
-        self._client.close()
-
-    def post(self, worker: str, batch: Floats) -> int:
-        """Post a batch; returns how many values the worker says it has received in all."""
+    async def post(self, worker: Address, stream: str, batch: Floats, key: str) -> int:
+        """Until it is acknowledged; returns how many values the worker has received in all."""
         data = batch.astype("<f8").tobytes()
-        reply = self._ask(ACCEPTED, "POST", f"{worker}/values", content=data, headers=PACKED)
+        headers = PACKED | {"idempotency-key": key}
+        reply = await self._ask(
+            "POST", worker, VALUES, stream=stream, content=data, headers=headers
+        )
         if reply["accepted"] != len(batch):
             raise BadReply(f"{worker} was given {len(batch)} values, and accepted {reply}")
         return int(reply["count"])
 
-    def flush(self, worker: str) -> None:
-        self._ask(OK, "POST", f"{worker}/flush")
+    async def flush(self, worker: Address, stream: str) -> None:
+        await self._ask("POST", worker, "/flush", stream=stream)
 
-    def median(self, coordinator: str) -> Answer:
-        reply = self._ask(OK, "GET", f"{coordinator}/median")
-        return Answer(**{name: reply[name] for name in Answer.__dataclass_fields__})
+    async def name(self, worker: Address) -> str:
+        """What a worker calls itself."""
+        health = await self._ask("GET", worker, "/health", patience_s=0.0)
+        if "worker" not in health:
+            raise BadReply(f"{worker} is no worker: its /health says {health}")
+        return str(health["worker"])
 
-    def traffic(self, coordinator: str) -> dict[str, Traffic]:
+    async def median(
+        self, coordinator: Address, stream: str, *, patience_s: float = PATIENCE_S
+    ) -> Answer:
+        """Of a stream that nobody knows yet, the empty answer."""
+        try:
+            reply = await self._ask(
+                "GET", coordinator, "/median", stream=stream, patience_s=patience_s
+            )
+        except BadReply as error:
+            if error.code == "unknown_stream":
+                return NOTHING_YET
+            raise
+        try:
+            return Answer(**{name: reply[name] for name in Answer.__dataclass_fields__})
+        except (KeyError, TypeError):
+            raise BadReply(f"{coordinator} is no coordinator: its /median says {reply}") from None
+
+    async def traffic(self, coordinator: Address, stream: str) -> dict[str, Traffic]:
         """By the names of the workers; one may have several sources."""
         told: dict[str, Traffic] = {}
-        for row in self._ask(OK, "GET", f"{coordinator}/workers")["workers"]:
-            one = Traffic(**{name: row[name] for name in Traffic.__dataclass_fields__})
-            told[row["worker"]] = told.get(row["worker"], Traffic()) + one
+        for row in (await self._ask("GET", coordinator, "/workers"))["workers"]:
+            if row["stream"] == stream:
+                one = Traffic(**{name: row[name] for name in Traffic.__dataclass_fields__})
+                told[row["worker"]] = told.get(row["worker"], Traffic()) + one
         return told
 
-    def _ask(self, expected: int, method: str, url: str, **more: Any) -> Any:
+    async def _ask(
+        self,
+        method: str,
+        at: Address,
+        path: str,
+        *,
+        stream: str = DEFAULT,
+        patience_s: float = PATIENCE_S,
+        **more: Any,
+    ) -> Any:
+        end, pause_s = time.monotonic() + patience_s, PAUSE_S
+        while True:
+            try:
+                return await self._asked_once(method, at, path, stream, **more)
+            except NoReply as error:
+                wait_s = max(error.pause_s, pause_s)
+                if time.monotonic() + wait_s > end:
+                    raise
+            self.repeated += 1
+            await asyncio.sleep(wait_s)
+            pause_s = min(2 * pause_s, PAUSE_S_MAX)
+
+    async def _asked_once(
+        self, method: str, at: Address, path: str, stream: str, **more: Any
+    ) -> Any:
+        what = f"{method} {at}{path}"
+        params = {} if stream == DEFAULT else {"stream": stream}
+        if at.host:
+            more["headers"] = more.get("headers", {}) | {"host": at.host}
+            more["extensions"] = {"sni_hostname": at.host.rpartition(":")[0] or at.host}
         try:
-            response = self._client.request(method, url, **more)
+            response = await self._client.request(method, at.url + path, params=params, **more)
         except httpx.TransportError as error:
-            raise BadReply(f"{method} {url} got no answer: {error}") from error
-        if response.status_code != expected:
-            raise BadReply(f"{method} {url} got {response.status_code}: {response.text[:500]}")
-        return response.json()
+            raise NoReply(f"{what} got no answer: {str(error) or type(error).__name__}") from error
+        if response.status_code in PASSES:
+            pause = response.headers.get("retry-after", "")
+            raise NoReply(_refusal(what, response)[0], float(pause) if pause.isdecimal() else 0.0)
+        if response.status_code != (ACCEPTED if path == VALUES else OK):
+            raise BadReply(*_refusal(what, response))
+        try:
+            return response.json()
+        except ValueError:
+            raise BadReply(f"{what} got no JSON: {response.text[:200]!r}") from None
+
+
+def _refusal(what: str, response: httpx.Response) -> tuple[str, str]:
+    """A sentence, and the code of what is wrong where there is one."""
+    said, code = response.text[:500], ""
+    with suppress(ValueError, KeyError, TypeError):
+        error = response.json()["error"]
+        said, code = str(error["message"]), str(error["code"])
+    return f"{what} got {response.status_code}: {said}", code
+
+
+def resolved(urls: Iterable[str]) -> list[Address]:
+    """Every server there is: a name that leads to several addresses means all of them.
+
+    Of both kinds of addresses that one server may have, the older is taken.
+    """
+    return list(dict.fromkeys(one for url in urls for one in _addresses(url)))
+
+
+def address_of(url: str) -> Address:
+    return Address(_bare(_parsed(url)))
+
+
+def _addresses(url: str) -> list[Address]:
+    parsed = _parsed(url)
+    port = parsed.port or {"http": 80, "https": 443}[parsed.scheme]
+    try:
+        found = socket.getaddrinfo(parsed.host, port, type=socket.SOCK_STREAM)
+    except OSError as error:
+        raise BadReply(f"{parsed.host!r} leads nowhere: {error.strerror}") from None
+    family = min(kind for kind, *_ in found)  # AF_INET is 2, AF_INET6 is more
+    hosts = sorted({str(where[0]) for kind, _, _, _, where in found if kind == family})
+    if len(hosts) == 1:
+        return [address_of(url)]
+    return [Address(_bare(parsed.copy_with(host=host)), parsed.netloc.decode()) for host in hosts]
+
+
+def _bare(url: httpx.URL) -> str:
+    return str(url).rstrip("/")
+
+
+def _parsed(url: str) -> httpx.URL:
+    try:
+        parsed = httpx.URL(url)
+    except httpx.InvalidURL as error:
+        raise BadReply(f"{url!r} is no address: {error}") from None
+    if parsed.scheme not in {"http", "https"} or not parsed.host:
+        raise BadReply(f"{url!r} is no address: it must be like http://127.0.0.1:8001")
+    return parsed

@@ -1,72 +1,181 @@
-"""What is played: two islands, then a drift, as rounds of batches. Seeded; no clock, no network.
+"""Streams with a name: what friendly, skewed, sorted and hostile data look like. Seeded; no clock.
 
-These are hard to follow. Between two islands of the same weight there is nothing: one value more on
-either side, and the median is on the other island. Who looks only at how far the median moved, or
-only at how many values came, is wrong by an order of magnitude. And a drift makes old news false.
-
-A round is one batch for each worker that receives in it. A whole plan is whole rounds.
+A stream is a function of places. Place 0 is the first value that arrives, and so on; a place also
+knows how many there are in all, and among how many workers they are dealt out in turn, so that
+every value of some worker can differ from those of others. So a stream of any length is drawn a
+chunk at a time. The same seed, chunks and number of workers draw the same.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import TypeAlias
+from collections.abc import Callable, Iterator
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 Floats: TypeAlias = NDArray[np.float64]
 
-BATCH = 5_000  # values
-NOISE = 0.05  # a standard deviation: far less than the sea between the islands
-FALL = 10.0  # so far that the median falls from the upper island to the lower, and beyond
+SMALLEST = 5e-324
+HUGE = 1.7e308
+ISLAND_WIDTH = 0.01  # a standard deviation: far less than the sea between them
 
 
-@dataclass(frozen=True)
-class Phase:
-    name: str
-    what: str
-    share: float
-    """Of all values."""
-    lower_receive: bool = True
-    fall: float = 0.0
+class Places(NamedTuple):
+    at: Floats
+    """From 0, whole."""
+    of: int
+    workers: int
 
-    def receivers(self, workers: int) -> range:
-        return range(0 if self.lower_receive else workers // 2, workers)
+    @property
+    def share(self) -> Floats:
+        """How much of the stream lies before each."""
+        return self.at / max(1, self.of)
 
-    def rounds(self, values: int, workers: int) -> int:
-        return max(1, round(values * self.share / (len(self.receivers(workers)) * BATCH)))
+    @property
+    def worker(self) -> Floats:
+        return self.at % self.workers
 
-
-PHASES = (
-    Phase("two islands", "half of the workers receive values near -1, half near +1", 0.15),
-    Phase("one side grows", "only those near +1 receive any more", 0.15, lower_receive=False),
-    Phase("drift", "all receive again, and what they receive falls and falls", 0.7, fall=FALL),
-)
-
-
-@dataclass(frozen=True, eq=False)
-class Round:
-    phase: Phase
-    batches: dict[int, Floats]
-    """A batch for each worker that receives one; workers are numbered from zero."""
+    @property
+    def is_upper(self) -> NDArray[np.bool_]:
+        """Whether its worker is in the upper half of them; every other place where there is one."""
+        halves = max(2, self.workers)
+        return self.at % halves >= halves // 2
 
 
-def planned(values: int, workers: int) -> int:
-    """How many values the rounds hold: about as many as were asked for."""
-    return sum(
-        phase.rounds(values, workers) * len(phase.receivers(workers)) * BATCH for phase in PHASES
+Stream: TypeAlias = Callable[[Places, np.random.Generator], Floats]
+
+
+def calm(places: Places, rng: np.random.Generator) -> Floats:
+    """The same normal distribution all the time"""
+    return rng.normal(size=len(places.at))
+
+
+def each_its_own_mean(places: Places, rng: np.random.Generator) -> Floats:
+    """Each worker lives far from all others"""
+    return calm(places, rng) + 10.0 * places.worker
+
+
+def two_islands(places: Places, rng: np.random.Generator) -> Floats:
+    """Half of the workers near -1, half near +1; then all near +1"""
+    lower = ~places.is_upper & (places.share < 0.5)
+    return rng.normal(np.where(lower, -1.0, 1.0), ISLAND_WIDTH)
+
+
+def drift(places: Places, rng: np.random.Generator) -> Floats:
+    """What all receive rises slowly"""
+    return calm(places, rng) + 10.0 * places.share
+
+
+def staggered_drift(places: Places, rng: np.random.Generator) -> Floats:
+    """One worker after the other begins to drift"""
+    start = places.worker / places.workers
+    return calm(places, rng) + 20.0 * np.maximum(places.share - start, 0)
+
+
+def sine(places: Places, rng: np.random.Generator) -> Floats:
+    """Up and down, three times"""
+    values: Floats = calm(places, rng) + 10 * np.sin(20 * places.share)
+    return values
+
+
+def sorted_(places: Places, _rng: np.random.Generator) -> Floats:
+    """Each value larger than all before"""
+    return places.at
+
+
+def sorted_down(places: Places, _rng: np.random.Generator) -> Floats:
+    """Each value smaller than all before"""
+    return -places.at
+
+
+def inward(places: Places, _rng: np.random.Generator) -> Floats:
+    """Alternately from both ends: every batch lands inside one old cluster"""
+    return np.where(places.at % 2 == 0, places.at, 2 * places.of - places.at)
+
+
+def zig_zag(places: Places, _rng: np.random.Generator) -> Floats:
+    """Alternately further up and further down"""
+    return np.where(places.at % 2 == 0, places.at, -places.at)
+
+
+def one_value(places: Places, _rng: np.random.Generator) -> Floats:
+    """The same value all the time"""
+    return np.full(len(places.at), 0.1)
+
+
+def two_values(places: Places, rng: np.random.Generator) -> Floats:
+    """-1 or 1, by the toss of a coin"""
+    return rng.choice([-1.0, 1.0], size=len(places.at))
+
+
+def five_values(places: Places, rng: np.random.Generator) -> Floats:
+    """Five values, some of them rare"""
+    values = [0.1, 0.2, 0.3, 7.0, 1e9]
+    return rng.choice(values, size=len(places.at), p=[0.5, 0.3, 0.1, 0.0999, 0.0001])
+
+
+def log_uniform(places: Places, rng: np.random.Generator) -> Floats:
+    """Over 600 orders of magnitude, of both signs"""
+    return two_values(places, rng) * 10 ** rng.uniform(-300, 300, size=len(places.at))
+
+
+def pareto(places: Places, rng: np.random.Generator) -> Floats:
+    """A tail so heavy that it hardly has a mean"""
+    return rng.pareto(1.1, size=len(places.at)) + 1.0
+
+
+def bursts(places: Places, rng: np.random.Generator) -> Floats:
+    """Calm, and five times for a while far away"""
+    is_burst = places.at % (places.of // 5 + 1) > places.of // 8
+    return np.where(is_burst, rng.normal(100, 0.1, size=len(places.at)), calm(places, rng))
+
+
+def outliers(places: Places, rng: np.random.Generator) -> Floats:
+    """Nine tenths are calm, the others a thousand times as far"""
+    far = rng.uniform(-1000, 1000, size=len(places.at))
+    return np.where(rng.random(len(places.at)) < 0.9, calm(places, rng), far)
+
+
+def atom_in_noise(places: Places, rng: np.random.Generator) -> Floats:
+    """Two in five are the same value"""
+    return np.where(rng.random(len(places.at)) < 0.4, 0.25, calm(places, rng))
+
+
+def atoms_that_come_late(places: Places, rng: np.random.Generator) -> Floats:
+    """Noise first; then heavy atoms inside clusters that are already there"""
+    atoms = rng.choice(np.round(np.linspace(-1.6, 1.6, 12), 3), size=len(places.at))
+    return np.where(places.share < 0.5, calm(places, rng), atoms)
+
+
+def subnormals(places: Places, rng: np.random.Generator) -> Floats:
+    """So small that floats lose their digits"""
+    return rng.integers(-(2**40), 2**40, size=len(places.at)).astype(np.float64) * SMALLEST
+
+
+def zeros_of_both_signs(places: Places, rng: np.random.Generator) -> Floats:
+    """Half of them are 0.0 or -0.0"""
+    zeros = rng.choice([0.0, -0.0], size=len(places.at))
+    return np.where(rng.random(len(places.at)) < 0.5, zeros, calm(places, rng))
+
+
+def huge(places: Places, rng: np.random.Generator) -> Floats:
+    """So large that neither sums nor differences fit a float64"""
+    return HUGE * rng.uniform(-1, 1, size=len(places.at))
+
+
+STREAMS: dict[str, Stream] = {
+    stream.__name__.rstrip("_"): stream
+    for stream in (
+        calm, each_its_own_mean, two_islands, drift, staggered_drift, sine,
+        sorted_, sorted_down, inward, zig_zag, one_value, two_values, five_values, log_uniform,
+        pareto, bursts, outliers, atom_in_noise, atoms_that_come_late, subnormals,
+        zeros_of_both_signs, huge,
     )
+}  # fmt: skip
 
 
-def rounds(values: int, workers: int, seed: int) -> Iterator[Round]:
+def drawn(name: str, of: int, *, workers: int, seed: int, size: int) -> Iterator[Floats]:
+    """A stream of so many values, in chunks of so many."""
     rng = np.random.default_rng(seed)
-    for phase in PHASES:
-        number = phase.rounds(values, workers)
-        for at in range(number):
-            fallen = phase.fall * at / number
-            means = {one: _island(one, workers) - fallen for one in phase.receivers(workers)}
-            yield Round(phase, {one: rng.normal(means[one], NOISE, BATCH) for one in means})
-
-
-def _island(worker: int, workers: int) -> float:
-    return -1.0 if worker < workers // 2 else 1.0
+    for start in range(0, of, size):
+        at = np.arange(start, min(start + size, of), dtype=np.float64)
+        yield STREAMS[name](Places(at, of, workers), rng)

@@ -1,22 +1,37 @@
 """The truth: all values, and what an answer is held against.
 
 The promise: the rank of the served median among all n acknowledged values is within
-`rank_error * n` of n/2, and `rank_error <= epsilon`. A value that occurs often has many ranks, all
-from #(values < m) to #(values <= m): the nearest of them counts.
+`rank_error * n` of n/2, `rank_error <= epsilon`, and the true median lies from `low` to `high`. A
+value that occurs often has many ranks, from #(values < m) to #(values <= m): the nearest counts.
 
-A batch in flight, posted and not yet acknowledged, may or may not be counted, whole. So while some
-are in flight there are several states of which an answer may speak, and it is broken only if it is
-wrong in all of them. While none is, there is one state, and no excuse. That of an answer that says
-it is not complete is: nobody can promise what a silent worker received.
+A batch that was in flight while the answer was made, posted and not yet acknowledged, may or may
+not be covered, whole. So there are many states of which an answer may speak, and it is broken only
+if it is wrong in all of them. With b values below m and c in all, m is too high by a share of r or
+less in some state exactly if
+
+    b - (1/2 + r) c,  summed over what is known and those batches where it is negative,  <=  0
+
+and not too low likewise: a batch counts where that helps. That looks for the best state on either
+side, so what it calls wrong is wrong. While nothing is in flight there is one state, and no excuse.
+An answer that says it is not complete is not judged: nobody can promise what a silent worker has.
+
+All values are kept, sorted in runs of the same length, in a file that the system removes: memory
+holds one run, and what it likes to cache. All runs are searched at once.
 """
 
-from collections.abc import Iterable, Sequence
+import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import combinations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from loadgen.streams import Floats
+
+RUN = 2**16  # values; sorting one takes a millisecond
+STEP = 2**10  # values; every so many of a run enclose those that are looked at
+ROUNDING = 1e-6  # ranks: what r * c may be off by, far less than the half that ranks differ by
+HALVINGS = 40
 
 
 @dataclass(frozen=True)
@@ -24,6 +39,8 @@ class Answer:
     """What the coordinator answers, as far as it is checked."""
 
     median: float | None
+    low: float | None
+    high: float | None
     count: int
     epsilon: float
     rank_error: float
@@ -38,15 +55,6 @@ class Ranks:
     below: int
     upto: int
 
-    def __add__(self, other: "Ranks") -> "Ranks":
-        return Ranks(self.count + other.count, self.below + other.below, self.upto + other.upto)
-
-    @property
-    def error(self) -> float:
-        """How far its ranks are from those of the median, as a share of all."""
-        half = self.count / 2
-        return max(self.below - half, half - self.upto, 0.0) / max(1, self.count)
-
 
 @dataclass(frozen=True)
 class Verdict:
@@ -57,59 +65,150 @@ class Verdict:
 
 
 class Values:
-    """All values acknowledged so far, in the order they came."""
+    """All values acknowledged so far."""
 
-    def __init__(self, most: int) -> None:
-        self._room = np.empty(most)
+    def __init__(self) -> None:
+        self._file = tempfile.TemporaryFile(  # noqa: SIM115  open as long as this lives
+            prefix="running-median-"
+        )
+        self._mapped: NDArray[np.float64] = np.empty((0, RUN))
+        self._run = np.empty(RUN)
         self._count = 0
 
     def __len__(self) -> int:
         return self._count
 
-    @property
-    def all(self) -> Floats:
-        return self._room[: self._count]
+    def close(self) -> None:
+        self._file.close()
 
     def add(self, batch: Floats) -> None:
-        self._room[self._count : self._count + len(batch)] = batch
-        self._count += len(batch)
+        while len(batch):
+            at = self._count % RUN
+            some = batch[: RUN - at]
+            self._run[at : at + len(some)] = some
+            self._count += len(some)
+            batch = batch[len(some) :]
+            if self._count % RUN == 0:
+                self._file.write(np.sort(self._run).tobytes())
 
-    def median(self) -> float:
+    def ranks(self, value: float) -> Ranks:
+        """NaN is nowhere: it has no ranks, and so the largest error."""
+        below = self._places(value, equal=False).sum() + np.count_nonzero(self._last < value)
+        upto = self._places(value, equal=True).sum() + np.count_nonzero(self._last <= value)
+        return Ranks(self._count, int(below), int(upto))
+
+    def median(self) -> float | None:
         """The exact one: of an even number of values, the mean of the two in the middle."""
-        return float(np.median(self.all))
+        if not self._count:
+            return None
+        low, high = self._ranked((self._count - 1) // 2), self._ranked(self._count // 2)
+        return low if low == high else low / 2 + high / 2
+
+    def _ranked(self, at: int) -> float:
+        """The value that has so many before it, found among those that every so many enclose."""
+        runs = self._runs()
+        steps = np.sort(
+            runs[:, STEP - 1 :: STEP], axis=None
+        )  # of all up to it, each stands for STEP
+        before = at // STEP - len(runs) - RUN // STEP
+        low = steps[before] if before >= 0 else -np.inf
+        high = steps[at // STEP] if at // STEP < len(steps) else np.inf
+        starts, ends = self._places(low, equal=False), self._places(high, equal=True)
+        some = [run[a:b] for run, a, b in zip(runs, starts, ends, strict=True)]
+        last = self._last
+        some.append(last[(low <= last) & (last <= high)])
+        at -= int(starts.sum() + np.count_nonzero(last < low))
+        return float(np.partition(np.concatenate(some), at)[at])
+
+    def _places(self, value: float, *, equal: bool) -> NDArray[np.int64]:
+        """How many of each run are less, or equal too: halving steps, through all at once."""
+        runs = self._runs()
+        rows, at, step = np.arange(len(runs)), np.zeros(len(runs), np.int64), RUN
+        while step:
+            then = at + step
+            there = runs[rows, np.minimum(then, RUN) - 1]
+            is_less = there <= value if equal else there < value
+            at = np.where((then <= RUN) & is_less, then, at)
+            step //= 2
+        return at
+
+    def _runs(self) -> NDArray[np.float64]:
+        rows = self._count // RUN
+        if rows != len(self._mapped):
+            self._file.flush()
+            mapped = np.memmap(self._file, np.float64, "r", shape=(rows, RUN))
+            self._mapped = np.asarray(mapped)  # a plain array is indexed ten times as quickly
+        return self._mapped
+
+    @property
+    def _last(self) -> Floats:
+        """The run that is not full yet; not sorted."""
+        return self._run[: self._count % RUN]
 
 
-def judged(answer: Answer, values: Floats, flying: Sequence[Floats] = ()) -> Verdict:
+class States:
+    """Where a value stands: among what is known, with any of the batches in flight."""
+
+    def __init__(self, value: float, values: Values, flying: Sequence[Floats]) -> None:
+        some = [(len(one), (one < value).sum(), (one <= value).sum()) for one in flying]
+        known = values.ranks(value)
+        self._count, self._below, self._upto = known.count, known.below, known.upto
+        self._counts, self._belows, self._uptos = np.array(some, float).reshape(-1, 3).T
+
+    @property
+    def most(self) -> int:
+        return self._count + int(self._counts.sum())
+
+    def too_high(self, error: float) -> float:
+        """By how many ranks it is more than so far above the median, in the best state."""
+        half = 0.5 + error
+        helped = np.minimum(self._belows - half * self._counts, 0.0).sum()
+        return float(self._below - half * self._count + helped)
+
+    def too_low(self, error: float) -> float:
+        half = 0.5 - error
+        helped = np.minimum(half * self._counts - self._uptos, 0.0).sum()
+        return float(half * self._count - self._upto + helped)
+
+    def allow(self, error: float) -> bool:
+        return self.too_high(error) <= ROUNDING and self.too_low(error) <= ROUNDING
+
+    def error(self) -> float:
+        """The least that is allowed."""
+        low, high = 0.0, 1.0
+        if self.allow(low):
+            return low
+        for _ in range(HALVINGS):
+            middle = (low + high) / 2
+            low, high = (low, middle) if self.allow(middle) else (middle, high)
+        return high
+
+
+def judged(answer: Answer, values: Values, flying: Sequence[Floats] = ()) -> Verdict:
     """An answer, held against all acknowledged values and batches in flight."""
-    median = np.nan if answer.median is None else answer.median
-    states = list(_states(_ranks(median, values), [_ranks(median, batch) for batch in flying]))
-    error = min(state.error for state in states)
-    return Verdict(error, _breach(answer, error, most=states[-1].count))
+
+    def states(value: float | None, without: float) -> States:
+        return States(without if value is None else value, values, flying)
+
+    median = states(answer.median, np.nan)
+    low, high = states(answer.low, -np.inf), states(answer.high, np.inf)
+    error = median.error()
+    if answer.count > median.most:
+        what = f"{answer.count:,} values are counted, but only {median.most:,} were sent"
+        return Verdict(error, what)
+    return Verdict(error, _breach(answer, median, low, high) if answer.complete else None)
 
 
-def _ranks(median: float, values: Floats) -> Ranks:
-    """NaN is nowhere: it has no ranks, and so the largest error."""
-    below, upto = np.count_nonzero(values < median), np.count_nonzero(values <= median)
-    return Ranks(len(values), int(below), int(upto))
-
-
-def _states(known: Ranks, flying: Sequence[Ranks]) -> Iterable[Ranks]:
-    """What is known, with any of the batches in flight; last, with all of them."""
-    for size in range(len(flying) + 1):
-        for counted in combinations(flying, size):
-            yield sum(counted, known)
-
-
-def _breach(answer: Answer, error: float, *, most: int) -> str | None:
-    if answer.count > most:
-        return f"{answer.count:,} values are counted, but only {most:,} were sent"
-    if not answer.complete:
-        return None
-    if not error <= answer.rank_error:
+def _breach(answer: Answer, median: States, low: States, high: States) -> str | None:
+    if not median.allow(answer.rank_error):
         return (
-            f"the served median {answer.median} is off by {error:.4%} of all ranks, "
+            f"the served median {answer.median} is off by {median.error():.4%} of all ranks, "
             f"but its certificate says at most {answer.rank_error:.4%}"
         )
     if not answer.rank_error <= answer.epsilon:
         return f"the certificate {answer.rank_error:.4%} is beyond epsilon, {answer.epsilon:.4%}"
+    if low.too_high(0.0) > ROUNDING:
+        return f"the true median is below {answer.low}, which is said to be certainly no more"
+    if high.too_low(0.0) > ROUNDING:
+        return f"the true median is above {answer.high}, which is said to be certainly no less"
     return None

@@ -2,55 +2,32 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Protocol
 
 from rich.console import Console, Group, RenderableType
 from rich.constrain import Constrain
 from rich.live import Live
 from rich.padding import Padding
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from loadgen.calls import Traffic
+from loadgen.auditor import Show
+from loadgen.report import Latencies, Report
 
 WIDTH_MAX = 90
 FRAMES_A_SECOND = 8
 LINES = 10  # plain ones, over a whole replay
+LINE_S = 5.0  # between two, where nobody knows how long it will be
 
-
-@dataclass(frozen=True)
-class Score:
-    """Where a replay stands."""
-
-    planned: int
-    phase: str = ""
-    what: str = ""
-    acknowledged: int = 0
-    counted: int = 0
-    exact: float | None = None
-    served: float | None = None
-    error: float = 0.0
-    certificate: float = 0.0
-    epsilon: float = 0.0
-    checked: int = 0
-    incomplete: int = 0
-    error_max: float = 0.0
-    certificate_max: float = 0.0
-    traffic: Traffic = field(default_factory=Traffic)
-
-
-class Show(Protocol):
-    def __call__(self, score: Score) -> None: ...
+Row = tuple[str, str, str | ProgressBar]
 
 
 @contextmanager
-def view(console: Console, planned: int) -> Iterator[Show]:
-    """Call what it gives with every score; on a terminal it shows the last some times a second."""
+def view(console: Console, report: Report) -> Iterator[Show]:
+    """Call what it gives whenever the report has changed."""
     if console.is_terminal:
-        live = _LiveView(planned)
+        live = _LiveView(report)
         with Live(
             get_renderable=live.render,
             console=console,
@@ -63,89 +40,172 @@ def view(console: Console, planned: int) -> Iterator[Show]:
 
 
 class _LiveView:
-    def __init__(self, planned: int) -> None:
-        self._score = Score(planned)
-        digits = len(f"{planned:,}")  # as wide from the beginning: nothing jumps
+    def __init__(self, report: Report) -> None:
+        self._report = report
+        of = f" of {report.planned:,}" if report.planned else ""
+        digits = len(f"{report.planned or 10**9:,}")  # as wide from the beginning: nothing jumps
         self._progress = Progress(
             TextColumn("{task.description:14}"),
             BarColumn(bar_width=None, complete_style="blue", finished_style="blue"),
-            TextColumn(f"{{task.completed:>{digits},.0f}} of {planned:,} values"),
+            TextColumn(f"{{task.fields[values]:>{digits},}}{of} values"),
             TimeElapsedColumn(),
+            TimeRemainingColumn(compact=True),
             expand=True,
         )
-        self._task = self._progress.add_task("", total=planned)
+        self._task = self._progress.add_task("", total=None, values=0)
 
-    def __call__(self, score: Score) -> None:
-        self._score = score
-        self._progress.update(self._task, completed=score.acknowledged, description=score.phase)
+    def __call__(self, report: Report) -> None:
+        share = report.share_done
+        self._progress.update(
+            self._task,
+            total=None if share is None else 1.0,
+            completed=share or 0.0,
+            values=report.acknowledged,
+            description=report.phase or report.input[-14:],
+        )
 
     def render(self) -> RenderableType:
-        what = Text(self._score.what, style="dim")
-        return _page(Group(self._progress, what, "", _numbers(self._score)))
+        what = [Text(self._report.what, style="dim")] if self._report.what else []
+        return _page(Group(self._progress, *what, "", _numbers(self._report)))
 
 
 class _PlainView:
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._next = 0.0
+        self._next_share, self._next_s = 0.0, 0.0
 
-    def __call__(self, score: Score) -> None:
-        if score.acknowledged >= self._next:
-            self._next = score.acknowledged + score.planned / LINES
-            self._console.print(_line(score), soft_wrap=True)
+    def __call__(self, report: Report) -> None:
+        share = report.share_done
+        if not report.acknowledged or (share or 0.0) < self._next_share:
+            return
+        if share is None and report.seconds < self._next_s:
+            return
+        self._next_share, self._next_s = (share or 0.0) + 1 / LINES, report.seconds + LINE_S
+        self._console.print(_line(report), soft_wrap=True)
 
 
-def _line(score: Score) -> str:
+def _line(report: Report) -> str:
+    median = f"median {_value(report.median)}"
+    if report.verify and report.exact is not None:
+        median = f"median {_value(report.beside_exact)}  exact {_value(report.exact)}"
+    if report.verify:
+        median += f"  off by {percent(report.error)}"
     return (
-        f"{score.phase:14} {score.acknowledged:>9,} values  median {_value(score.served)}"
-        f"  exact {_value(score.exact)}  off by {percent(score.error)}"
-        f"  certificate {percent(score.certificate)}  sent {_share_sent(score)}"
+        f"{report.phase or report.input:14} {report.acknowledged:>9,} values  {median}"
+        f"  certificate {percent(report.certificate)}  sent {_sent(report)}"
     )
 
 
-def _numbers(score: Score) -> Table:
-    return _grid(
-        ("exact median", _value(score.exact), ""),
-        ("served median", _value(score.served), ""),
-        ("true rank error", percent(score.error), _gauge(score, score.error, "green")),
-        ("certificate", percent(score.certificate), _gauge(score, score.certificate, "yellow")),
-        ("epsilon", percent(score.epsilon), "the length of both bars"),
-        ("answers checked", f"{score.checked:,}", "each against all values"),
-        *_traffic(score),
+def _numbers(report: Report) -> Table:
+    gauges = [("certificate", report.certificate, "yellow")]
+    rows: list[Row] = [("median", _value(report.median), "")]
+    if report.verify:
+        gauges.insert(0, ("true rank error", report.error, "green"))
+        rows.append(("exact median", _value(report.exact), "when last nothing was in flight"))
+    rows += [(name, percent(share), _gauge(report, share, style)) for name, share, style in gauges]
+    rows.append(("epsilon", percent(report.epsilon), "the length of a bar"))
+    if report.verify:
+        rows.append(("answers checked", f"{report.checked:,}", "each against all values"))
+    rows += [("values a second", f"{report.values_a_second:,.0f}", ""), *_traffic(report)]
+    return _grid(*rows)
+
+
+def result(report: Report, *, times: bool = True) -> RenderableType:
+    """What is left to say at the end; without times where they were not the services' doing."""
+    some = _times(report) if times else []
+    grid = _grid(*_promise(report), *_counts(report), *some, *_traffic(report))
+    return _page(Group(Text(_headline(report), style="bold"), "", grid, *_breaches(report)))
+
+
+def _headline(report: Report) -> str:
+    if report.broken:
+        return f"The promise was broken, {report.broken:,} times"
+    if report.stopped_early:
+        return "Stopped before the end"
+    return "The promise was kept" if report.verify else "Replayed"
+
+
+def _breaches(report: Report) -> list[RenderableType]:
+    return ["", *(Text(f"- {breach}") for breach in report.breaches)] if report.breaches else []
+
+
+def _promise(report: Report) -> list[Row]:
+    if not report.verify:
+        return [("median", _value(report.median), ""), ("epsilon", percent(report.epsilon), "")]
+    return [
+        ("answers checked", f"{report.checked:,}", f"{report.quiet:,} with nothing in flight"),
+        ("not complete", f"{report.incomplete:,}", "these said so, and were not judged"),
+        ("worst true rank error", percent(report.error_max), ""),
+        ("worst certificate", percent(report.certificate_max), ""),
+        ("epsilon", percent(report.epsilon), ""),
+    ]
+
+
+def _counts(report: Report) -> list[Row]:
+    counted = "none lost, none counted twice" if report.verify and not report.broken else ""
+    left = (report.planned or 0) - report.acknowledged - report.left_out
+    rows: list[Row] = [
+        (
+            "values acknowledged",
+            f"{report.acknowledged:,}",
+            f"{left:,} not sent" if left > 0 else "",
+        ),
+        ("values counted", f"{report.counted:,}", counted),
+    ]
+    if report.left_out:
+        rows.append(("left out", f"{report.left_out:,}", "no values"))
+    return rows
+
+
+def _times(report: Report) -> list[Row]:
+    busy = report.processor_s / max(report.seconds, 1e-9)
+    own = f"{100 * busy:.0f} % of a core was the load generator's"
+    repeated = f"{report.repeated:,} repeated" if report.repeated else ""
+    rows: list[Row] = [
+        ("seconds", f"{report.seconds:,.1f}", own),
+        ("values a second", f"{report.values_a_second:,.0f}", ""),
+        ("requests", f"{report.requests:,}", repeated),
+        ("their latency", *_latency(report.posts)),
+        ("that of answers", *_latency(report.asked)),
+        ("answers were behind", *_latency(report.stale)),
+    ]
+    if report.late_s_max:
+        rows.insert(
+            4, ("late to leave", _seconds(report.late_s_max), "at most, and part of latency")
+        )
+    return rows
+
+
+def _latency(latencies: Latencies) -> tuple[str, str]:
+    """The middle, and how the rest are."""
+    facts = latencies.facts
+    if not facts:
+        return "-", ""
+    return (
+        _seconds(facts["p50"]),
+        f"99 % within {_seconds(facts['p99'])}, all {_seconds(facts['max'])}",
     )
 
 
-def result(score: Score) -> RenderableType:
-    """What is left to say when a replay has ended, and no promise was broken."""
-    grid = _grid(
-        ("answers checked", f"{score.checked:,}", "each against all values"),
-        ("not complete", f"{score.incomplete:,}", "these said so, and were not judged"),
-        ("worst true rank error", percent(score.error_max), ""),
-        ("worst certificate", percent(score.certificate_max), ""),
-        ("epsilon", percent(score.epsilon), ""),
-        ("values acknowledged", f"{score.acknowledged:,}", _left_out(score)),
-        ("values counted", f"{score.counted:,}", "none lost, none counted twice"),
-        *_traffic(score),
-    )
-    return _page(Group(Text("The promise was kept", style="bold"), "", grid))
+def _seconds(seconds: float) -> str:
+    return f"{seconds:.2f} s" if seconds >= 1 else f"{1000 * seconds:.1f} ms"
 
 
-def _left_out(score: Score) -> str:
-    left = score.planned - score.acknowledged
-    return f"time was over, {left:,} left out" if left else ""
-
-
-def _traffic(score: Score) -> list[tuple[str, str, str]]:
-    traffic = score.traffic
-    share = f"{_share_sent(score)} of all {traffic.raw_bytes:,}; bodies only"
+def _traffic(report: Report) -> list[Row]:
+    traffic = report.traffic
+    share = f"{_sent(report)} of all {traffic.raw_bytes:,}; bodies only"
     return [("deltas", f"{traffic.deltas:,}", ""), ("bytes of deltas", f"{traffic.bytes:,}", share)]
+
+
+def _sent(report: Report) -> str:
+    return percent(report.share_sent) if report.traffic.raw_bytes else "-"
 
 
 def _page(content: RenderableType) -> RenderableType:
     return Constrain(Padding(content, (1, 2)), WIDTH_MAX)
 
 
-def _grid(*rows: tuple[str, str, str | ProgressBar]) -> Table:
+def _grid(*rows: Row) -> Table:
     grid = Table.grid(padding=(0, 3, 0, 0), expand=True)
     grid.add_column(style="dim", no_wrap=True, min_width=15)
     grid.add_column(justify="right", no_wrap=True, min_width=11)
@@ -155,18 +215,15 @@ def _grid(*rows: tuple[str, str, str | ProgressBar]) -> Table:
     return grid
 
 
-def _gauge(score: Score, share: float, style: str) -> ProgressBar:
+def _gauge(report: Report, share: float, style: str) -> ProgressBar:
     """A share beside epsilon."""
-    total = score.epsilon or 1.0
+    total = report.epsilon or 1.0
     return ProgressBar(total=total, completed=share, complete_style=style, finished_style=style)
 
 
-def _share_sent(score: Score) -> str:
-    return percent(score.traffic.bytes / max(1, score.traffic.raw_bytes))
-
-
 def _value(value: float | None) -> str:
-    return "-" if value is None else f"{value:7.4f}"
+    """As wide as its neighbours; seven digits, however large."""
+    return "-" if value is None else f"{value:7.4f}" if abs(value) < 1e6 else f"{value:.6g}"
 
 
 def percent(share: float) -> str:

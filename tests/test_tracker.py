@@ -40,7 +40,7 @@ def test_few_values_are_exact() -> None:
 
 
 @pytest.mark.parametrize("epsilon", [0.1, 0.01])
-@pytest.mark.parametrize("name", ["calm", "two_islands", "pareto", "sorted_up", "five_values"])
+@pytest.mark.parametrize("name", ["calm", "two_islands", "pareto", "sorted", "five_values"])
 def test_the_median_is_within_its_certificate_and_that_within_epsilon(
     name: str, epsilon: float, rng: np.random.Generator
 ) -> None:

@@ -1,0 +1,217 @@
+"""Asks for the median meanwhile, and holds every answer against the truth.
+
+An answer is judged by what was known when it was asked for. What was in flight then, or was sent or
+acknowledged until it came, may be covered or not. An answer that comes while nothing is in flight
+has no excuse. Nor has the last one, after all workers said what they have: then each acknowledged
+value must be counted once.
+
+All runs on one event loop, so what is done between two waits is done at once.
+"""
+
+import asyncio
+import time
+from collections import Counter, deque
+from collections.abc import Callable
+from typing import TypeAlias
+
+from loadgen.calls import NOTHING_YET, BadReply, Calls, NoReply, Target, Traffic
+from loadgen.report import Report
+from loadgen.streams import Floats
+from loadgen.truth import Answer, Values, judged
+
+ASK_S = 0.2
+TRAFFIC_S = 1.0
+COMPLETE_S_MAX = 60.0  # three heartbeats of any sensible length
+HISTORY = 100_000  # of what was acknowledged when
+
+Show: TypeAlias = Callable[[Report], None]
+
+
+class Books:
+    """What is acknowledged and what is in flight; without `keeps`, only how much."""
+
+    def __init__(self, *, keeps: bool) -> None:
+        self.values = Values() if keeps else None
+        self._flying: dict[int, Floats] = {}
+        self._unsure: dict[int, Floats] = {}
+        self._landed: list[Floats] | None = None
+
+    def sent(self, number: int, batch: Floats) -> None:
+        self._flying[number] = batch
+        if self._landed is not None:
+            self._unsure[number] = batch
+
+    def acknowledged(self, number: int) -> Floats:
+        batch = self._flying.pop(number)
+        if self._landed is None:
+            self._add(batch)
+        else:
+            self._landed.append(batch)
+        return batch
+
+    def begin(self) -> None:
+        """An answer is asked for: from here on its truth is unsure, by what is in flight."""
+        self._landed, self._unsure = [], dict(self._flying)
+
+    def end(self) -> None:
+        for batch in self._landed or []:
+            self._add(batch)
+        self._landed, self._unsure = None, {}
+
+    @property
+    def unsure(self) -> list[Floats]:
+        return list(self._unsure.values())
+
+    def _add(self, batch: Floats) -> None:
+        if self.values is not None:
+            self.values.add(batch)
+
+
+class Auditor:
+    def __init__(self, calls: Calls, target: Target, report: Report, *, verify: bool) -> None:
+        self._calls, self._target, self._report = calls, target, report
+        self.verify, self._books = verify, Books(keeps=verify)
+        self._acknowledged = [0 for _ in target.workers]
+        self._received = [0 for _ in target.workers]  # as the workers say
+        self._names: list[str] = []
+        self._traffic_before, self._counted_before = Traffic(), 0
+        self._known_since: deque[tuple[float, int]] = deque(maxlen=HISTORY)
+        self._asking = asyncio.Lock()
+
+    def close(self) -> None:
+        if self._books.values is not None:
+            self._books.values.close()
+
+    async def begin(self) -> None:
+        """Who is there, and what they count already; nobody can verify what others sent."""
+        calls, target = self._calls, self._target
+        self._names = [await calls.name(worker) for worker in target.workers]
+        answer = await calls.median(target.coordinator, target.stream, patience_s=0.0)
+        if self.verify and answer.count:
+            raise BadReply(
+                f"stream {target.stream!r} already has {answer.count:,} values that nobody here "
+                "knows, so no answer can be verified: choose another --stream"
+            )
+        if self.verify:
+            await self._until_complete()
+        self._counted_before = answer.count
+        self._traffic_before = sum((await self._traffic()).values(), Traffic())
+
+    def sent(self, number: int, batch: Floats) -> None:
+        self._books.sent(number, batch)
+        self._report.requests, self._report.sent = number + 1, self._report.sent + len(batch)
+
+    def acknowledged(self, number: int, worker: int, received: int) -> None:
+        count, report = len(self._books.acknowledged(number)), self._report
+        self._acknowledged[worker] += count
+        self._received[worker] = max(self._received[worker], received)
+        report.acknowledged += count
+        report.repeated = self._calls.repeated
+        self._known_since.append((time.monotonic(), report.acknowledged))
+
+    async def keep_asking(self, show: Show) -> None:
+        traffic_at = 0.0
+        while True:
+            await self.ask()
+            if time.monotonic() >= traffic_at:
+                await self._count_traffic()
+                traffic_at = time.monotonic() + TRAFFIC_S
+            show(self._report)
+            await asyncio.sleep(ASK_S)
+
+    async def ask(self) -> None:
+        async with self._asking:
+            self._books.begin()
+            asked = time.monotonic()
+            try:
+                answer = await self._calls.median(
+                    self._target.coordinator, self._target.stream, patience_s=0.0
+                )
+            except NoReply:
+                self._report.unanswered += 1
+            else:
+                self._note(answer, asked)
+            finally:
+                self._books.end()
+
+    def _note(self, answer: Answer, asked: float) -> None:
+        report = self._report
+        report.asked.add(time.monotonic() - asked)
+        report.median, report.epsilon = answer.median, answer.epsilon
+        report.certificate = answer.rank_error
+        report.counted = answer.count - self._counted_before
+        report.incomplete += not answer.complete
+        self._note_age(asked)
+        if self._books.values is not None:
+            self._judge(answer, self._books.values)
+
+    def _note_age(self, asked: float) -> None:
+        """Since when more was acknowledged than the answer covers."""
+        report, known = self._report, self._known_since
+        while known and known[0][1] <= report.counted:
+            known.popleft()
+        report.stale.add(max(0.0, asked - known[0][0]) if known else 0.0)
+        missing = (report.acknowledged - report.counted) / max(1, report.acknowledged)
+        report.missing_share_max = max(report.missing_share_max, missing)
+
+    def _judge(self, answer: Answer, values: Values) -> None:
+        report, unsure = self._report, self._books.unsure
+        verdict = judged(answer, values, unsure)
+        report.error = verdict.error
+        if not unsure:
+            report.exact, report.beside_exact = values.median(), answer.median
+        if verdict.breach:
+            report.breach(verdict.breach)
+        if answer.complete:
+            report.checked += 1
+            report.quiet += not unsure
+            report.error_max = max(report.error_max, verdict.error)
+            report.certificate_max = max(report.certificate_max, answer.rank_error)
+
+    async def settle(self) -> None:
+        """All workers say what they have; then one more answer, and the counts."""
+        target = self._target
+        for worker, acknowledged in zip(target.workers, self._acknowledged, strict=True):
+            if acknowledged:
+                await self._calls.flush(worker, target.stream)
+        if self.verify:
+            await self._until_complete()
+        await self.ask()
+        counted = await self._count_traffic()
+        if self.verify:
+            self._compare(counted)
+
+    def _compare(self, counted: dict[str, int]) -> None:
+        report, sent = self._report, Counter[str]()
+        for name, acknowledged, received in zip(
+            self._names, self._acknowledged, self._received, strict=True
+        ):
+            sent[name] += acknowledged
+            if acknowledged != received:
+                what = f"{name} acknowledged {acknowledged:,} values, and says that it received"
+                report.breach(f"{what} {received:,}")
+        if counted != +sent or report.counted != report.acknowledged:
+            report.breach(
+                f"acknowledged were {dict(+sent)}, in all {report.acknowledged:,}; "
+                f"counted are {counted}, in all {report.counted:,}"
+            )
+        if not report.checked:
+            report.breach("no answer was complete, so there was none to check")
+
+    async def _until_complete(self) -> None:
+        """Or until it was waited for long enough."""
+        end = time.monotonic() + COMPLETE_S_MAX
+        while time.monotonic() < end:
+            answer = await self._calls.median(self._target.coordinator, self._target.stream)
+            if answer.complete or answer is NOTHING_YET:
+                return
+            await asyncio.sleep(ASK_S)
+
+    async def _count_traffic(self) -> dict[str, int]:
+        """How many values of each worker are counted."""
+        traffic = await self._traffic()
+        self._report.traffic = sum(traffic.values(), Traffic()) - self._traffic_before
+        return {name: one.count for name, one in traffic.items()}
+
+    async def _traffic(self) -> dict[str, Traffic]:
+        return await self._calls.traffic(self._target.coordinator, self._target.stream)

@@ -1,0 +1,248 @@
+"""What is replayed: a stream with a name, or numbers from a file or from standard input.
+
+Everything comes in chunks, so that what is larger than the memory streams through:
+
+    NAME                      a stream of `loadgen/streams.py`
+    FILE.npy                  one row of numbers, mapped, never loaded
+    FILE.csv, FILE.tsv        a column, by its name or by its number from 1; a first row that is no
+                              number there is the header
+    any other file            one number a line
+    FILE.gz                   as without .gz
+    -                         one number a line from standard input, as they come
+
+What is no value is a `BadInput` that names its line; or it is left out, and counted. Values are
+finite float64, and whole numbers only if a float64 has them. A line with nothing on it is no line.
+"""
+
+import csv
+import gzip
+import io
+import math
+import os
+import select
+import sys
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, BinaryIO, TextIO, TypeAlias, cast
+
+import numpy as np
+
+from loadgen.streams import STREAMS, Floats, drawn
+
+EXACT_MAX = 2.0**53  # float64 has every whole number up to here
+LINE_MAX = 2**17  # characters; and of a cell, as the csv module has it
+READ_BYTES = 2**16
+VALUES = 1_000_000  # of a stream with a name, unless said
+
+NO_NUMBER = "is no number"
+DELIMITERS = {".csv": ",", ".tsv": "\t"}
+
+Cell: TypeAlias = tuple[int, str]
+"""With the number of its line; of an array, with its position."""
+
+
+class BadInput(ValueError):
+    """Why this cannot be replayed, in a sentence."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """Which part of an input, and how it is taken."""
+
+    values: int | None = None
+    """At most so many."""
+    column: str | None = None
+    skips: bool = False
+    """Whether what is no value is left out."""
+    seed: int = 1
+    workers: int = 1
+
+
+class Sieve:
+    """What is written becomes values; what is none is an error, or left out and counted."""
+
+    def __init__(self, name: str, wanted: Wanted, where: str = "line") -> None:
+        self._name, self._where, self._skips = name, where, wanted.skips
+        self.left_out = 0
+
+    def values(self, cells: list[Cell]) -> Floats:
+        try:
+            values = np.array([float(cell) for _, cell in cells])
+        except ValueError:
+            values = np.array([np.nan])
+        if (np.abs(values) <= EXACT_MAX).all():
+            return values
+        return np.array([float(cell) for number, cell in cells if self._passes(number, cell)])
+
+    def _passes(self, number: int, cell: str) -> bool:
+        trouble = _trouble(cell)
+        if trouble and not self._skips:
+            what = f"{self._name}, {self._where} {number}: {cell.strip()[:40]!r} {trouble}"
+            raise BadInput(f"{what}. With --skip-bad what is none is left out.")
+        self.left_out += trouble is not None
+        return trouble is None
+
+
+def _trouble(cell: str) -> str | None:
+    """Why what is written is no value; None if it is one."""
+    try:
+        value = float(cell)
+    except ValueError:
+        return NO_NUMBER
+    if not math.isfinite(value):
+        return "is not finite, or too large for a float64"
+    if abs(value) > EXACT_MAX and cell.strip().lstrip("+-").isdigit() and int(cell) != value:
+        return "is a whole number that no float64 is"
+    return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Input:
+    name: str
+    chunks: Callable[[int], Iterator[Floats]]
+    """Given how many values a chunk may hold."""
+    sieve: Sieve
+    count: int | None = None
+    """How many values there are, where that is known beforehand."""
+    share_read: Callable[[], float | None] = lambda: None
+
+
+def opened(name: str, wanted: Wanted) -> Input:
+    if name in STREAMS:
+        return _stream(name, wanted)
+    if name == "-":
+        return _standard_input(wanted)
+    path = Path(name)
+    if not path.is_file():
+        known = ", ".join(sorted(STREAMS))
+        raise BadInput(f"{name!r} is no file, and none of the streams with a name: {known}.")
+    try:
+        return _array(path, wanted) if path.suffix == ".npy" else _text(path, wanted)
+    except OSError as error:
+        raise BadInput(f"{name} cannot be read: {error.strerror or error}.") from None
+
+
+def _stream(name: str, wanted: Wanted) -> Input:
+    count = VALUES if wanted.values is None else wanted.values
+
+    def chunks(size: int) -> Iterator[Floats]:
+        return drawn(name, count, workers=wanted.workers, seed=wanted.seed, size=size)
+
+    return Input(name=name, chunks=chunks, count=count, sieve=Sieve(name, wanted))
+
+
+def _array(path: Path, wanted: Wanted) -> Input:
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise BadInput(f"{path} is no array of numbers: {error}.") from None
+    if array.ndim != 1 or array.dtype.kind not in "iuf" or array.dtype.itemsize > 8:
+        what = f"{array.dtype} in {array.ndim} dimensions"
+        raise BadInput(f"{path} must hold numbers of at most 64 bits in one dimension, not {what}.")
+    count = len(array) if wanted.values is None else min(len(array), wanted.values)
+    sieve = Sieve(str(path), wanted, "position")
+
+    def chunks(size: int) -> Iterator[Floats]:
+        for start in range(0, count, size):
+            given = array[start : min(start + size, count)]
+            with np.errstate(invalid="ignore"):  # a float beyond all whole numbers of the array
+                values = given.astype(np.float64)
+                good = np.isfinite(values) & (values.astype(array.dtype) == given)
+            if good.all():
+                yield values
+            else:
+                yield sieve.values([(start + at, str(one)) for at, one in enumerate(given)])
+
+    return Input(name=str(path), chunks=chunks, count=count, sieve=sieve)
+
+
+def _text(path: Path, wanted: Wanted) -> Input:
+    raw = path.open("rb")
+    bytes_ = max(1, path.stat().st_size)
+    unzipped = cast(BinaryIO, gzip.GzipFile(fileobj=raw)) if path.suffix == ".gz" else raw
+    lines = _lines(io.TextIOWrapper(unzipped, "utf-8-sig", "replace", newline=""), str(path))
+    kind = path.with_suffix("").suffix if path.suffix == ".gz" else path.suffix
+    if kind in DELIMITERS:
+        cells = _column(csv.reader(lines, delimiter=DELIMITERS[kind]), wanted.column, str(path))
+    elif wanted.column is None:
+        cells = ((number, line) for number, line in enumerate(lines, start=1) if line.strip())
+    else:
+        raise BadInput(f"{path} has no columns: only .csv, .tsv and these as .gz have.")
+    sieve = Sieve(str(path), wanted)
+
+    def chunks(size: int) -> Iterator[Floats]:
+        some = islice(cells, wanted.values)
+        try:
+            while chunk := list(islice(some, size)):
+                yield sieve.values(chunk)
+        except (OSError, EOFError, zlib.error, csv.Error) as error:
+            raise BadInput(f"{path} cannot be read to its end: {error}.") from None
+
+    return Input(name=str(path), chunks=chunks, sieve=sieve, share_read=lambda: raw.tell() / bytes_)
+
+
+def _lines(file: TextIO, name: str) -> Iterator[str]:
+    while line := file.readline(LINE_MAX):
+        if len(line) == LINE_MAX:
+            raise BadInput(f"{name} has a line of more than {LINE_MAX:,} characters.")
+        yield line
+
+
+def _column(rows: Any, column: str | None, name: str) -> Iterator[Cell]:
+    """The cells of one column, below the header if there is one."""
+    first: list[str] = next(rows, [])
+    at, is_header = _chosen([cell.strip() for cell in first], column, name)
+    if first and not is_header:
+        yield rows.line_num, first[at]
+    for row in rows:
+        if row:
+            yield rows.line_num, row[at] if at < len(row) else ""
+
+
+def _chosen(first: list[str], column: str | None, name: str) -> tuple[int, bool]:
+    """Which column is meant, and whether the first row is a header."""
+    if column in first:
+        return first.index(column), True
+    at = 1 if column is None and len(first) <= 1 else column
+    if isinstance(at, str) and at.isdecimal():
+        at = int(at)
+    if not isinstance(at, int) or not 1 <= at <= max(1, len(first)):
+        columns = ", ".join(first)[:200]
+        so = "which of them is --column?" if column is None else f"there is no column {column!r}."
+        raise BadInput(f"{name} has {len(first)} columns ({columns}): {so}")
+    return at - 1, bool(first) and _trouble(first[at - 1]) == NO_NUMBER
+
+
+def _standard_input(wanted: Wanted) -> Input:
+    sieve = Sieve("standard input", wanted)
+
+    def chunks(size: int) -> Iterator[Floats]:
+        left = sys.maxsize if wanted.values is None else wanted.values
+        number = 1
+        for lines in _as_they_come(sys.stdin.fileno(), size):
+            cells = [(number + at, line) for at, line in enumerate(lines) if line.strip()]
+            number += len(lines)
+            for start in range(0, min(len(cells), left), size):
+                yield sieve.values(cells[start : min(start + size, left)])
+            left -= len(cells)
+            if left <= 0:
+                return
+
+    return Input(name="standard input", chunks=chunks, sieve=sieve)
+
+
+def _as_they_come(file: int, enough: int) -> Iterator[list[str]]:
+    """Lines as soon as there are any; more of them at once where more are there."""
+    lines, rest = list[bytes](), b""
+    while data := os.read(file, READ_BYTES):
+        *whole, rest = (rest + data).split(b"\n")
+        lines += whole
+        if len(rest) > LINE_MAX:
+            raise BadInput(f"standard input has a line of more than {LINE_MAX:,} characters.")
+        if lines and (len(lines) >= enough or not select.select([file], [], [], 0)[0]):
+            yield [line.decode("utf-8", "replace") for line in lines]
+            lines = []
+    yield [line.decode("utf-8", "replace") for line in [*lines, rest]]

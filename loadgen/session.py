@@ -1,0 +1,110 @@
+"""One replay from the command line: what is asked for is found, played, shown, and summed up.
+
+The status to exit with: 0, all went well; 1, a promise was found broken; 2, it could not be done,
+and a sentence says why; 130, it was stopped before its end, after what was in flight had landed.
+"""
+
+import asyncio
+import json
+import signal
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from rich.console import Console
+
+from loadgen.calls import DEFAULT, BadReply, Calls, Target, address_of, resolved
+from loadgen.inputs import BadInput, Input, Wanted, opened
+from loadgen.pacer import Split, Turn, turns
+from loadgen.replay import Manner, Replay
+from loadgen.report import Report
+from loadgen.view import result, view
+
+KEPT, BROKEN, FAILED, STOPPED = 0, 1, 2, 130
+IN_FLIGHT, IN_FLIGHT_AT_A_RATE = 4, 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class Order:
+    """What is to be replayed, and how."""
+
+    input: str
+    workers: list[str]
+    coordinator: str
+    values: int | None = None
+    column: str | None = None
+    skip_bad: bool = False
+    seed: int = 1
+    rate: float | None = None
+    batch: int = 1_000
+    split: Split = Split.ROUND_ROBIN
+    stream: str = DEFAULT
+    in_flight: int | None = None
+    verify: bool = False
+
+
+def replay(order: Order, *, as_json: bool) -> int:
+    """All but the report goes to standard error, where the report is for programs."""
+    console = Console(highlight=False, stderr=as_json)
+    try:
+        report = asyncio.run(_replayed(order, console))
+    except (BadInput, BadReply, ValueError) as error:
+        Console(stderr=True, highlight=False).print(str(error), markup=False, soft_wrap=True)
+        return FAILED
+    except KeyboardInterrupt:
+        return STOPPED
+    if as_json:
+        sys.stdout.write(json.dumps(report.facts, indent=2) + "\n")
+    else:
+        console.print(result(report))
+    return BROKEN if report.broken else STOPPED if report.stopped_early else KEPT
+
+
+async def _replayed(order: Order, console: Console) -> Report:
+    target = Target(
+        workers=resolved(order.workers),
+        coordinator=address_of(order.coordinator),
+        stream=order.stream,
+    )
+    workers = len(target.workers)
+    wanted = Wanted(
+        values=order.values,
+        column=order.column,
+        skips=order.skip_bad,
+        seed=order.seed,
+        workers=workers,
+    )
+    given = opened(order.input, wanted)
+    report = Report(given.name, workers, given.count, verify=order.verify)
+    in_flight = order.in_flight or (IN_FLIGHT_AT_A_RATE if order.rate else IN_FLIGHT)
+    calls = Calls()
+    try:
+        replay = Replay(calls, target, Manner(rate=order.rate, in_flight=in_flight), report)
+        with view(console, report) as show:
+            await replay.play(_turns(given, order, workers, report), show, _stop_by_signals())
+    finally:
+        await calls.close()
+    return report
+
+
+def _turns(given: Input, order: Order, workers: int, report: Report) -> Iterator[Turn]:
+    """So many values at a time that, dealt out in turn, each worker has a whole batch."""
+    deal = order.split.deal(given.count or order.values)
+    chunks = given.chunks(order.batch * workers)
+    for turn in turns(chunks, deal, workers=workers, batch=order.batch):
+        report.share_read, report.left_out = given.share_read(), given.sieve.left_out
+        yield turn
+    report.left_out = given.sieve.left_out
+
+
+def _stop_by_signals() -> asyncio.Event:
+    """Set by the first Ctrl-C or SIGTERM; the second ends all at once."""
+    stop, loop = asyncio.Event(), asyncio.get_running_loop()
+    for one in (signal.SIGINT, signal.SIGTERM):
+
+        def first(one: signal.Signals = one) -> None:
+            stop.set()
+            loop.remove_signal_handler(one)
+
+        loop.add_signal_handler(one, first)
+    return stop
