@@ -1,7 +1,9 @@
-# The image of each service, by the name of its stage; they share all but a few words:
+# The image of each service, by the name of its stage; they share all but a few words. The load
+# generator has one of its own, as it needs libraries that they do not:
 #
 #     docker build --target coordinator -t running-median-coordinator .
 #     docker build --target worker -t running-median-worker .
+#     docker build --target loadgen -t running-median-loadgen .
 #
 # Dependencies come before the code, so that a change of code installs nothing. Only wheels are
 # installed: there is no compiler here.
@@ -20,22 +22,33 @@ COPY coordinator_service coordinator_service
 COPY worker_service worker_service
 RUN python -m compileall -q .
 
-FROM python:3.12-slim AS service
+FROM build AS build-loadgen
+WORKDIR /build
+RUN python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']['loadgen'], sep='\n')" > requirements.txt \
+    && pip --python /venv/bin/python install --no-cache-dir --only-binary :all: --requirement requirements.txt
+WORKDIR /app
+COPY loadgen loadgen
+RUN python -m compileall -q loadgen
+
+FROM python:3.12-slim AS base
 # /data is there, and theirs, so that a volume mounted on it is theirs too.
 RUN pip uninstall --yes --root-user-action ignore pip \
     && useradd --uid 10001 --user-group --no-create-home --home-dir /app median \
     && install --directory --owner median --group median /data
-COPY --from=build /venv /venv
-COPY --from=build /app /app
 WORKDIR /app
 USER 10001:10001
-# In a container 127.0.0.1 is nobody's but its own. OpenBLAS, which NumPy brings and nothing here
-# uses, would start a thread for each core of the machine: more than `pids` allows on a large one.
+# OpenBLAS, which NumPy brings and nothing here uses, would start a thread for each core of the
+# machine: more than `pids` allows on a large one.
 ENV PATH=/venv/bin:$PATH \
     PYTHONUNBUFFERED=1 \
-    OPENBLAS_NUM_THREADS=1 \
-    MEDIAN_HOST=0.0.0.0
+    OPENBLAS_NUM_THREADS=1
 STOPSIGNAL SIGTERM
+
+FROM base AS service
+COPY --from=build /venv /venv
+COPY --from=build /app /app
+# In a container 127.0.0.1 is nobody's but its own.
+ENV MEDIAN_HOST=0.0.0.0
 # `http.client` knows of no proxy: where one is set for containers, the question stays inside.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 \
     CMD ["python", "-I", "-c", "\
@@ -43,6 +56,12 @@ import http.client, os, sys; \
 asked = http.client.HTTPConnection('127.0.0.1', int(os.environ['MEDIAN_PORT']), timeout=4); \
 asked.request('GET', '/health'); \
 sys.exit(asked.getresponse().status != 200)"]
+
+FROM base AS loadgen
+COPY --from=build-loadgen /venv /venv
+COPY --from=build-loadgen /app /app
+ENTRYPOINT ["python", "-m", "loadgen"]
+CMD ["--help"]
 
 FROM service AS worker
 ENV MEDIAN_PORT=8001

@@ -56,9 +56,15 @@ def replay(  # noqa: PLR0913, PLR0917  one argument for each option
         ),
     ],
     workers: Annotated[
-        str, typer.Option(help="their addresses, by commas; a name of several means all of them")
+        str,
+        typer.Option(
+            envvar="LOADGEN_WORKERS",
+            help="their addresses, by commas; a name that leads to several means all of them",
+        ),
     ] = "http://127.0.0.1:8001",
-    coordinator: Annotated[str, typer.Option(help="its address")] = "http://127.0.0.1:8000",
+    coordinator: Annotated[
+        str, typer.Option(envvar="LOADGEN_COORDINATOR", help="its address")
+    ] = "http://127.0.0.1:8000",
     values: Annotated[
         int | None,
         typer.Option(parser=count, help="at most so many, such as 1e7; by name, 1e6 if not said"),
