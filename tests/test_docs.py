@@ -13,6 +13,7 @@ from tests.pages import (
     PAGES,
     TOP,
     Block,
+    anchors_of,
     blocks_of,
     can_be_typed,
     commands_in,
@@ -60,3 +61,73 @@ def test_every_command_in_the_pages_exists(page: Path) -> None:
 @each_page
 def test_links_and_images_lead_somewhere(page: Path) -> None:
     assert [link for link in links_in(page) if not leads_somewhere(page, link)] == []
+
+
+PAGE = """
+# What `this` is, and *why*
+
+What `make demo` prints:
+
+```console
+a line
+```
+
+```sh
+ls
+```
+
+```text
+here
+```
+
+```text
+alone
+```
+
+## [Twice](README.md)!
+## Twice
+"""
+
+
+class TestHowPagesAreRead:
+    """By a page that has what no page of ours must have, or happens not to."""
+
+    @pytest.mark.parametrize(
+        "command",
+        [
+            "make nothing",
+            "make test nothing",
+            "docker compose upp",
+            ".venv/bin/python -m nothing.here",
+            ".venv/bin/python -m shared  # a package that does nothing",
+            "ls",
+        ],
+    )
+    def test_a_command_that_does_not_exist_is_found(self, command: str) -> None:
+        assert not can_be_typed(command)
+
+    @pytest.mark.parametrize(
+        "link", ["nothing.md", "#nothing", "CHANGELOG.md#nothing", "Makefile#L1", "../README.md"]
+    )
+    def test_a_link_that_leads_nowhere_is_found(self, link: str) -> None:
+        assert not leads_somewhere(TOP / "README.md", link)
+
+    def test_headings_are_named_as_github_names_them(self, page: Path) -> None:
+        assert list(anchors_of(page)) == ["what-this-is-and-why", "twice", "twice-1"]
+
+    def test_a_block_is_known_by_its_neighbours(self, page: Path) -> None:
+        transcript, code, output, alone = blocks_of(page)
+        assert transcript.commands == ["make demo"]
+        assert (code.shown, output.is_output) == ("here\n", True)
+        assert not alone.is_output
+
+    def test_a_block_may_quote_a_file(self) -> None:
+        lines = "def page(self, tmp_path: Path) -> Path:\n"
+        assert Block(Path(), 1, "python", lines).is_excerpt
+        assert not Block(Path(), 1, "python", lines[:-2] + "\n").is_excerpt
+
+    @pytest.fixture
+    def page(self, tmp_path: Path) -> Path:
+        page = tmp_path / "page.md"
+        page.write_text(PAGE)
+        return page
