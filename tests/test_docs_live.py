@@ -6,7 +6,8 @@ slow: before each command everything comes to rest, all that was taken is counte
 complete. Nothing is flushed for that: it happens by itself, some heartbeats later.
 
 What cannot be the same twice, times above all, is masked in answers. In transcripts all numbers
-are, and then each line that is shown must be among those that are printed.
+are, and then each line that is shown must be among those that are printed. What would take long is
+run in a shorter form: as `SHORTER` says, or `<!-- tested with: ... -->` above the transcript.
 """
 
 import os
@@ -121,7 +122,8 @@ def lines_missing(block: Block, system: System | None = None) -> list[str]:
 
 
 def masked(answers: str) -> str:
-    return FIELD.sub(r"\1...", TIME.sub("then", answers.strip()))
+    lines = "\n".join(line.rstrip() for line in answers.strip().splitlines())
+    return FIELD.sub(r"\1...", TIME.sub("then", lines))
 
 
 def label(line: str) -> str:
