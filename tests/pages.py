@@ -113,14 +113,11 @@ def prose_of(page: Path) -> str:
 
 
 def commands_in(page: Path) -> Iterator[str]:
-    """Each line that is indented as code, and each command in the prose."""
-    before = ""
-    for line in prose_of(page).replace("\\\n", "").splitlines():
-        if line[:4].isspace() and len(line) > 4 and (not before.strip() or before[:4].isspace()):
-            yield line.strip()
-        before = line
-    spans = (" ".join(span.split()) for span in SPAN.findall(prose_of(page)))
-    yield from (span for span in spans if span.startswith(COMMANDS))
+    """In the prose, and in lines that are indented as code; formulas are, too."""
+    prose = prose_of(page)
+    spans = (" ".join(span.split()) for span in SPAN.findall(prose))
+    lines = re.findall(r"^ {4}(.*)$", prose.replace("\\\n", ""), re.MULTILINE)
+    yield from (one for one in (*spans, *lines) if one.startswith(COMMANDS))
 
 
 def can_be_typed(command: str) -> bool:
