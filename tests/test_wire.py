@@ -12,9 +12,11 @@ import httpx
 import numpy as np
 import pytest
 
-from shared.protocol import Receipt, unpack_delta, unpack_request, unpack_response
+from shared.protocol import HEARTBEAT_S_MAX, Receipt, unpack_delta, unpack_request, unpack_response
+from shared.serving import server
 from shared.serving.server import clock
 from tests.processes import HEARTBEAT_S, OCTETS, Processes, Service, until
+from worker_service import courier
 from worker_service.app import create_app
 from worker_service.settings import Settings
 
@@ -46,7 +48,7 @@ class Between:
         self._port = port
         self.connections = 0
         self.there, self.back = bytearray(), bytearray()
-        self.ended = asyncio.Event()
+        self.ended = 0
 
     async def meet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
@@ -55,7 +57,7 @@ class Between:
             both.create_task(self._carry(reader, mine, self.there))
             both.create_task(self._carry(theirs, writer, self.back))
         await asyncio.gather(writer.wait_closed(), mine.wait_closed())
-        self.ended.set()
+        self.ended += 1
 
     @staticmethod
     async def _carry(
@@ -78,8 +80,8 @@ def messages(data: bytes) -> Iterator[Message]:
 async def carried(port: int, rng: np.random.Generator) -> Between:
     """All bytes between a worker that takes some values, and the coordinator."""
     between = Between(port)
-    server = await asyncio.start_server(between.meet, "127.0.0.1", 0)
-    url = "http://127.0.0.1:{1}".format(*server.sockets[0].getsockname())
+    listening = await asyncio.start_server(between.meet, "127.0.0.1", 0)
+    url = "http://127.0.0.1:{1}".format(*listening.sockets[0].getsockname())
     app = create_app(Settings(coordinator_url=url, worker_name="worker-1"), clock=clock)
     async with (
         app.router.lifespan_context(app),
@@ -90,9 +92,10 @@ async def carried(port: int, rng: np.random.Generator) -> Between:
             response = await client.post("/values", content=values.tobytes(), headers=OCTETS)
             assert response.status_code == 202
         await asyncio.sleep(2 * HEARTBEAT_S)  # for a heartbeat, with no news
-    await between.ended.wait()
-    server.close()
-    await server.wait_closed()
+    while between.ended < between.connections:
+        await asyncio.sleep(0.01)
+    listening.close()
+    await listening.wait_closed()
     return between
 
 
@@ -114,3 +117,11 @@ def test_a_push_costs_at_most_two_hundred_bytes_beyond_its_bodies(
         (delta,), (receipt,) = unpack_request(there.body), unpack_response(back.body)
         assert unpack_delta(delta).source.worker == "worker-1"
         assert isinstance(receipt, Receipt)
+
+
+def test_a_connection_outlives_the_longest_heartbeat(
+    coordinator: Service, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert HEARTBEAT_S_MAX < courier.KEEP_ALIVE_S < server.KEEP_ALIVE_S
+    monkeypatch.setattr(courier, "KEEP_ALIVE_S", HEARTBEAT_S / 4)
+    assert asyncio.run(carried(coordinator.port, rng)).connections > 1

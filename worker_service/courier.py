@@ -45,6 +45,7 @@ BACKOFF_S = 0.1
 LOOK_S = 0.02
 HEALTH_BYTES_MAX = 500  # more of it is not read; so it cannot nest any deeper either
 HEADERS = {"content-type": "application/msgpack"}
+KEEP_ALIVE_S = HEARTBEAT_S_MAX + 5.0  # else httpx lets go of a connection after 5 s without use
 ROOM = DELTA_BYTES_MAX + 8 * DELTAS_MAX  # for one more delta, and what packs them all
 
 Transport: TypeAlias = httpx.AsyncBaseTransport | None
@@ -86,7 +87,11 @@ class Courier:
         self._sources, self._metrics, self._clock = sources, metrics, clock
         self._url, self._digest_rank_error = settings.coordinator_url, settings.digest_rank_error
         self._request_s_max, self._backoff_s_max = settings.request_s_max, settings.backoff_s_max
-        self._client = httpx.AsyncClient(transport=transport, trust_env=False)
+        self._client = httpx.AsyncClient(
+            transport=transport,
+            trust_env=False,
+            limits=httpx.Limits(keepalive_expiry=KEEP_ALIVE_S),
+        )
         self._heartbeat_s = HEARTBEAT_S_MAX
         self._tries = Tries()
         self._tries_of: dict[Line, Tries] = {}
