@@ -14,7 +14,7 @@ from collections import Counter, deque
 from collections.abc import Callable
 from typing import TypeAlias
 
-from loadgen.calls import NOTHING_YET, BadReply, Calls, NoReply, Target, Traffic
+from loadgen.calls import MEET_S, BadReply, Calls, NoReply, Target, Traffic
 from loadgen.report import Report
 from loadgen.streams import Floats
 from loadgen.truth import Answer, Values, judged
@@ -86,14 +86,14 @@ class Auditor:
         """Who is there, and what they count already; nobody can verify what others sent."""
         calls, target = self._calls, self._target
         self._names = [await calls.name(worker) for worker in target.workers]
-        answer = await calls.median(target.coordinator, target.stream, patience_s=0.0)
+        answer = await calls.median(target.coordinator, target.stream, patience_s=MEET_S)
         if self.verify and answer.count:
             raise BadReply(
                 f"stream {target.stream!r} already has {answer.count:,} values that nobody here "
                 "knows, so no answer can be verified: choose another --stream"
             )
         if self.verify:
-            await self._until_complete()
+            await calls.ready(target.coordinator)
         self._counted_before = answer.count
         self._traffic_before = sum((await self._traffic()).values(), Traffic())
 
@@ -162,7 +162,7 @@ class Auditor:
             report.exact, report.beside_exact = values.median(), answer.median
         if verdict.breach:
             report.breach(verdict.breach)
-        if answer.complete:
+        if answer.complete and answer.count:
             report.checked += 1
             report.quiet += not unsure
             report.error_max = max(report.error_max, verdict.error)
@@ -203,7 +203,7 @@ class Auditor:
         end = time.monotonic() + COMPLETE_S_MAX
         while time.monotonic() < end:
             answer = await self._calls.median(self._target.coordinator, self._target.stream)
-            if answer.complete or answer is NOTHING_YET:
+            if answer.complete:
                 return
             await asyncio.sleep(ASK_S)
 

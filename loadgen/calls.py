@@ -23,6 +23,7 @@ VALUES, OK, ACCEPTED = "/values", 200, 202
 PASSES = {408, 429, 502, 503, 504}  # what says: try again
 REQUEST_S_MAX = 20.0  # a 202 may wait for a signature, but not for ever
 PATIENCE_S = 60.0  # for all tries of one request
+MEET_S = 2.0  # for all tries to meet somebody who may not be there at all
 PAUSE_S, PAUSE_S_MAX = 0.05, 2.0  # before the second try, twice as long before each further one
 NOTHING_YET = Answer(None, None, None, 0, 0.0, 0.0, complete=False)
 PACKED = {"content-type": "application/octet-stream"}
@@ -97,7 +98,7 @@ class Calls:
             transport=transport,
         )
         self.repeated = 0
-        """How often a request was sent again."""
+        """How often a batch was sent again."""
 
     async def close(self) -> None:
         await self._client.aclose()
@@ -118,10 +119,14 @@ class Calls:
 
     async def name(self, worker: Address) -> str:
         """What a worker calls itself."""
-        health = await self._ask("GET", worker, "/health", patience_s=0.0)
+        health = await self._ask("GET", worker, "/health", patience_s=MEET_S)
         if "worker" not in health:
             raise BadReply(f"{worker} is no worker: its /health says {health}")
         return str(health["worker"])
+
+    async def ready(self, service: Address) -> None:
+        """Until it is."""
+        await self._ask("GET", service, "/ready")
 
     async def median(
         self, coordinator: Address, stream: str, *, patience_s: float = PATIENCE_S
@@ -167,7 +172,7 @@ class Calls:
                 wait_s = max(error.pause_s, pause_s)
                 if time.monotonic() + wait_s > end:
                     raise
-            self.repeated += 1
+            self.repeated += path == VALUES
             await asyncio.sleep(wait_s)
             pause_s = min(2 * pause_s, PAUSE_S_MAX)
 
