@@ -1,0 +1,136 @@
+"""What the pages say of the code by number and by name is so: lines, files, metrics.
+
+README says how much there is to read, `docs/architecture.md` names each file, and
+`docs/operations.md` each metric. Where a page is behind, the failure shows what it should say.
+"""
+
+import ast
+import re
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+import coordinator_service.app
+import coordinator_service.settings
+import worker_service.app
+import worker_service.settings
+
+TOP = Path(__file__).parent.parent
+PACKAGES = ("shared", "worker_service", "coordinator_service", "loadgen")
+ALL = "all"
+LINES_A_MINUTE = 40
+NEAR = 0.05  # so far from the truth may a number in README be
+
+NUMBER = r" *([0-9,]+) *\|"
+ROW = re.compile(rf"^\| *`?([a-z_]+)/?`? *\|{NUMBER}{NUMBER}{NUMBER}$", re.MULTILINE)
+METRIC = re.compile(r"^\| `(median_\w+)` \| (\w+) \|", re.MULTILINE)
+NAMED = re.compile(r"\bmedian_\w+")
+
+
+class Size(NamedTuple):
+    """How much Python there is to read."""
+
+    lines: int
+    words: int  # of these lines, theory, docstrings and comments
+    minutes: int
+
+    def row(self, name: str) -> str:
+        shown = name if name == ALL else f"`{name}/`"
+        return f"| {shown} | {self.lines:,} | {self.words:,} | {self.minutes:,} |"
+
+    def is_near(self, truth: "Size") -> bool:
+        return all(
+            abs(said - true) <= max(1, NEAR * true) for said, true in zip(self, truth, strict=True)
+        )
+
+
+def size_of(sources: list[str]) -> Size:
+    lines = sum(len(source.splitlines()) for source in sources)
+    return Size(lines, sum(map(lines_of_words, sources)), round(lines / LINES_A_MINUTE))
+
+
+def lines_of_words(source: str) -> int:
+    """Lines that are words alone: what stands in docstrings, and comments that begin a line."""
+    words = {at for at, line in enumerate(source.splitlines(), 1) if line.lstrip().startswith("#")}
+    for node in ast.walk(ast.parse(source)):
+        match node:
+            case ast.Expr(value=ast.Constant(value=str()), end_lineno=int(end)):
+                words |= set(range(node.lineno, end + 1))
+    return len(words)
+
+
+def files(*packages: str) -> list[Path]:
+    return sorted(path for package in packages for path in (TOP / package).rglob("*.py"))
+
+
+def sizes() -> dict[str, Size]:
+    rooms = {package: (package,) for package in PACKAGES} | {ALL: PACKAGES}
+    return {name: size_of([path.read_text() for path in files(*rooms[name])]) for name in rooms}
+
+
+def section(page: Path, heading: str) -> str:
+    """What stands under a heading of the second rank, up to the next."""
+    _, *parts = re.split(r"^## (.*)\n", page.read_text(), flags=re.MULTILINE)
+    return dict(zip(parts[::2], parts[1::2], strict=True))[heading]
+
+
+def test_a_line_of_words_is_a_docstring_or_a_comment() -> None:
+    source = (
+        '"""One\n\ntwo."""\n\n# three\nx = 1  # four\ny = """\n5\n"""\n\n\ndef f():\n    """6"""\n'
+    )
+    assert size_of([source, source]) == (26, 10, 1)
+
+
+def test_readme_says_how_much_there_is_to_read() -> None:
+    text = section(TOP / "README.md", "Reading it")
+    said = {
+        name: Size(*(int(one.replace(",", "")) for one in row)) for name, *row in ROW.findall(text)
+    }
+    truth = sizes()
+    table = "\n".join(size.row(name) for name, size in truth.items())
+    assert said.keys() == truth.keys(), f"it should say\n{table}"
+    far = [name for name, size in said.items() if not size.is_near(truth[name])]
+    assert far == [], f"it should say\n{table}"
+    assert f"{LINES_A_MINUTE} lines a minute" in text
+
+
+def test_every_file_is_in_the_code_map() -> None:
+    page = TOP / "docs" / "architecture.md"
+    linked = set(re.findall(r"\]\(\.\./([^)#]+)\)", section(page, "Code map")))
+    known = [path.relative_to(TOP).as_posix() for path in files(*PACKAGES)]
+    missing = [path for path in known if path not in linked and not path.endswith("__init__.py")]
+    assert missing == []
+
+
+@cache
+def exported() -> dict[str, str]:
+    """Of both services each metric and its type; what libraries add when one began is not ours."""
+    coordinator = coordinator_service.app.create_app(
+        coordinator_service.settings.Settings.model_construct(), clock=lambda: 0.0, wall=lambda: 0.0
+    ).coordinator
+    worker = worker_service.app.create_app(
+        worker_service.settings.Settings.model_construct(), clock=lambda: 0.0
+    ).state.worker
+    pages = coordinator.metrics.text() + worker.metrics.text()
+    types = re.findall(r"^# TYPE (\w+) (\w+)$", pages.decode(), re.MULTILINE)
+    return {name: kind for name, kind in types if not name.endswith("_created")}
+
+
+def test_every_metric_is_documented_with_its_type() -> None:
+    table = dict(METRIC.findall((TOP / "docs" / "operations.md").read_text()))
+    assert table == exported()
+
+
+@pytest.mark.parametrize(
+    "page", [*TOP.glob("*.md"), *(TOP / "docs").rglob("*.md")], ids=lambda page: page.name
+)
+def test_every_metric_that_a_page_names_exists(page: Path) -> None:
+    parts = {
+        name + part
+        for name, kind in exported().items()
+        for part in ("", "_bucket", "_count", "_sum")
+        if not part or kind == "histogram"
+    }
+    assert [name for name in NAMED.findall(page.read_text()) if name not in parts] == []
