@@ -15,7 +15,7 @@ from rich.console import Console
 
 from loadgen.calls import DEFAULT, BadReply, Calls, Target, address_of, resolved
 from loadgen.inputs import BadInput, Input, Wanted, opened
-from loadgen.pacer import Split, Turn, turns
+from loadgen.pacer import Deal, Split, Turn, turns
 from loadgen.replay import Manner, Replay
 from loadgen.report import Report
 from loadgen.view import result, view
@@ -48,7 +48,7 @@ def replay(order: Order, *, as_json: bool) -> int:
     console = Console(highlight=False, stderr=as_json)
     try:
         report = asyncio.run(_replayed(order, console))
-    except (BadInput, BadReply, ValueError) as error:
+    except (BadInput, BadReply) as error:
         Console(stderr=True, highlight=False).print(str(error), markup=False, soft_wrap=True)
         return FAILED
     except KeyboardInterrupt:
@@ -66,7 +66,8 @@ async def _replayed(order: Order, console: Console) -> Report:
         coordinator=address_of(order.coordinator),
         stream=order.stream,
     )
-    workers = len(target.workers)
+    if not (workers := len(target.workers)):
+        raise BadInput("There is no worker to send anything to: name some with --workers.")
     wanted = Wanted(
         values=order.values,
         column=order.column,
@@ -81,17 +82,24 @@ async def _replayed(order: Order, console: Console) -> Report:
     try:
         replay = Replay(calls, target, Manner(rate=order.rate, in_flight=in_flight), report)
         with view(console, report) as show:
-            await replay.play(_turns(given, order, workers, report), show, _stop_by_signals())
+            plan = _turns(given, _deal(order, given), order.batch, report)
+            await replay.play(plan, show, _stop_by_signals())
     finally:
         await calls.close()
     return report
 
 
-def _turns(given: Input, order: Order, workers: int, report: Report) -> Iterator[Turn]:
+def _deal(order: Order, given: Input) -> Deal:
+    try:
+        return order.split.deal(given.count or order.values)
+    except ValueError as error:
+        raise BadInput(str(error)) from None
+
+
+def _turns(given: Input, deal: Deal, batch: int, report: Report) -> Iterator[Turn]:
     """So many values at a time that, dealt out in turn, each worker has a whole batch."""
-    deal = order.split.deal(given.count or order.values)
-    chunks = given.chunks(order.batch * workers)
-    for turn in turns(chunks, deal, workers=workers, batch=order.batch):
+    chunks = given.chunks(batch * report.workers)
+    for turn in turns(chunks, deal, workers=report.workers, batch=batch):
         report.share_read, report.left_out = given.share_read(), given.sieve.left_out
         yield turn
     report.left_out = given.sieve.left_out
