@@ -9,6 +9,7 @@ from loadgen.demo import demo as play_demo
 from loadgen.pacer import Split
 from loadgen.session import IN_FLIGHT, IN_FLIGHT_AT_A_RATE, Order
 from loadgen.session import replay as play
+from loadgen.simulate import play as play_problem
 from loadgen.streams import STREAMS
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
@@ -121,6 +122,20 @@ def replay(  # noqa: PLR0913, PLR0917  one argument for each option
         verify=verify,
     )
     raise typer.Exit(play(order, as_json=as_json))
+
+
+@app.command()
+def simulate(
+    problem: Annotated[
+        str, typer.Argument(help="a JSON file; - is standard input", show_default=False)
+    ],
+) -> None:
+    """Print the medians of a problem as one line of JSON; no service is needed.
+
+    A problem is {"N": 2, "epsilon": 0.01, "data_streams": [[3, 1], [10, 20]], "queries": [1, 3]}.
+    With "arrival": "sequential" values come stream after stream, not one from each in turn.
+    """
+    raise typer.Exit(play_problem(problem))
 
 
 if __name__ == "__main__":
