@@ -11,8 +11,24 @@ from loadgen.session import IN_FLIGHT, IN_FLIGHT_AT_A_RATE, Order
 from loadgen.session import replay as play
 from loadgen.simulate import play as play_problem
 from loadgen.streams import STREAMS
+from loadgen.watch import EVERY_S_MAX, EVERY_S_MIN
+from loadgen.watch import watch as watch_coordinator
+
+COORDINATOR, WORKER = "http://127.0.0.1:8000", "http://127.0.0.1:8001"
+NAMES = ", ".join(STREAMS)
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+
+
+def count(text: str) -> int:
+    """`1e7` is a number of values, too."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 1 <= number <= 1e15 or number != int(number):
+        raise typer.BadParameter(f"{text!r} is not a whole number of at least 1, such as 1e7")
+    return int(number)
 
 
 @app.callback()
@@ -32,20 +48,6 @@ def demo(
     raise typer.Exit(play_demo(values, seed))
 
 
-NAMES = ", ".join(STREAMS)
-
-
-def count(text: str) -> int:
-    """`1e7` is a number of values, too."""
-    try:
-        number = float(text)
-    except ValueError:
-        number = 0.0
-    if not 1 <= number <= 1e15 or number != int(number):
-        raise typer.BadParameter(f"{text!r} is not a whole number of at least 1, such as 1e7")
-    return int(number)
-
-
 @app.command()
 def replay(  # noqa: PLR0913, PLR0917  one argument for each option
     what: Annotated[
@@ -62,10 +64,10 @@ def replay(  # noqa: PLR0913, PLR0917  one argument for each option
             envvar="LOADGEN_WORKERS",
             help="their addresses, by commas; a name that leads to several means all of them",
         ),
-    ] = "http://127.0.0.1:8001",
+    ] = WORKER,
     coordinator: Annotated[
         str, typer.Option(envvar="LOADGEN_COORDINATOR", help="its address")
-    ] = "http://127.0.0.1:8000",
+    ] = COORDINATOR,
     values: Annotated[
         int | None,
         typer.Option(parser=count, help="at most so many, such as 1e7; by name, 1e6 if not said"),
@@ -136,6 +138,23 @@ def simulate(
     With "arrival": "sequential" values come stream after stream, not one from each in turn.
     """
     raise typer.Exit(play_problem(problem))
+
+
+@app.command()
+def watch(
+    url: Annotated[
+        str, typer.Argument(envvar="LOADGEN_COORDINATOR", help="of a coordinator")
+    ] = COORDINATOR,
+    stream: Annotated[str, typer.Option(help="which of its streams")] = DEFAULT,
+    every: Annotated[
+        float, typer.Option(min=EVERY_S_MIN, max=EVERY_S_MAX, help="seconds between two looks")
+    ] = 1.0,
+) -> None:
+    """Show a running system: its median, how sure that is, and its workers; until Ctrl-C.
+
+    Where standard output is no terminal, one line for each look.
+    """
+    raise typer.Exit(watch_coordinator(url, stream, every))
 
 
 if __name__ == "__main__":
