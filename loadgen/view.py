@@ -159,7 +159,7 @@ def _counts(report: Report) -> list[Row]:
 
 def _times(report: Report) -> list[Row]:
     busy = report.processor_s / max(report.seconds, 1e-9)
-    own = f"{100 * busy:.0f} % of a core was the load generator's"
+    own = f"{100 * busy:.0f} % of a core was spent here"
     repeated = f"{report.repeated:,} repeated" if report.repeated else ""
     rows: list[Row] = [
         ("seconds", f"{report.seconds:,.1f}", own),
