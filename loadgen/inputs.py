@@ -75,9 +75,9 @@ class Sieve:
             values = np.array([np.nan])
         if (np.abs(values) <= EXACT_MAX).all():
             return values
-        return np.array([float(cell) for number, cell in cells if self._passes(number, cell)])
+        return np.array([float(cell) for number, cell in cells if self.passes(number, cell)])
 
-    def _passes(self, number: int, cell: str) -> bool:
+    def passes(self, number: int, cell: str) -> bool:
         trouble = _trouble(cell)
         if trouble and not self._skips:
             what = f"{self._name}, {self._where} {number}: {cell.strip()[:40]!r} {trouble}"
@@ -136,9 +136,9 @@ def _stream(name: str, wanted: Wanted) -> Input:
 
 def _array(path: Path, wanted: Wanted) -> Input:
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise BadInput(f"{path} is no array of numbers: {error}.") from None
+        array = np.lib.format.open_memmap(path, mode="r")
+    except ValueError as error:
+        raise BadInput(f"{path} is no array of numbers: {str(error).rstrip('.')}.") from None
     if array.ndim != 1 or array.dtype.kind not in "iuf" or array.dtype.itemsize > 8:
         what = f"{array.dtype} in {array.ndim} dimensions"
         raise BadInput(f"{path} must hold numbers of at most 64 bits in one dimension, not {what}.")
@@ -148,13 +148,12 @@ def _array(path: Path, wanted: Wanted) -> Input:
     def chunks(size: int) -> Iterator[Floats]:
         for start in range(0, count, size):
             given = array[start : min(start + size, count)]
-            with np.errstate(invalid="ignore"):  # a float beyond all whole numbers of the array
+            with np.errstate(invalid="ignore"):  # of a signalling NaN
                 values = given.astype(np.float64)
-                good = np.isfinite(values) & (values.astype(array.dtype) == given)
-            if good.all():
-                yield values
-            else:
-                yield sieve.values([(start + at, str(one)) for at, one in enumerate(given)])
+            good = np.isfinite(values) if array.dtype.kind == "f" else np.abs(values) <= EXACT_MAX
+            unsure = np.flatnonzero(~good).tolist()
+            good[unsure] = [sieve.passes(start + at, str(given[at])) for at in unsure]
+            yield values[good]
 
     return Input(name=str(path), chunks=chunks, count=count, sieve=sieve)
 
