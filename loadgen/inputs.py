@@ -23,7 +23,9 @@ import select
 import sys
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from decimal import Decimal
 from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO, TypeAlias, cast
@@ -69,12 +71,12 @@ class Sieve:
         self.left_out = 0
 
     def values(self, cells: list[Cell]) -> Floats:
-        try:
-            values = np.array([float(cell) for _, cell in cells])
-        except ValueError:
-            values = np.array([np.nan])
-        if (np.abs(values) <= EXACT_MAX).all():
-            return values
+        text = "".join(cell for _, cell in cells)
+        if text.isascii() and "_" not in text:
+            with suppress(ValueError):
+                values = np.array([float(cell) for _, cell in cells])
+                if (np.abs(values) <= EXACT_MAX).all():
+                    return values
         return np.array([float(cell) for number, cell in cells if self.passes(number, cell)])
 
     def passes(self, number: int, cell: str) -> bool:
@@ -92,9 +94,12 @@ def _trouble(cell: str) -> str | None:
         value = float(cell)
     except ValueError:
         return NO_NUMBER
+    if "_" in cell or not cell.isascii():  # a number to Python, to few others
+        return NO_NUMBER
     if not math.isfinite(value):
         return "is not finite, or too large for a float64"
-    if abs(value) > EXACT_MAX and cell.strip().lstrip("+-").isdigit() and int(cell) != value:
+    digits = cell.strip().lstrip("+-")
+    if abs(value) > EXACT_MAX and digits.isdigit() and Decimal(digits) != abs(value):
         return "is a whole number that no float64 is"
     return None
 
