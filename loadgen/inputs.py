@@ -4,8 +4,8 @@ Everything comes in chunks, so that what is larger than the memory streams throu
 
     NAME                      a stream of `loadgen/streams.py`
     FILE.npy                  one row of numbers, mapped, never loaded
-    FILE.csv, FILE.tsv        a column, by its name or by its number from 1; a first row that is no
-                              number there is the header
+    FILE.csv, FILE.tsv        a column, by its number from 1 or else by its name; a first row that
+                              is no number there is the header
     any other file            one number a line
     FILE.gz                   as without .gz
     -                         one number a line from standard input, as they come
@@ -197,27 +197,27 @@ def _lines(file: TextIO, name: str) -> Iterator[str]:
 
 def _column(rows: Any, column: str | None, name: str) -> Iterator[Cell]:
     """The cells of one column, below the header if there is one."""
-    first: list[str] = next(rows, [])
+    numbered = ((rows.line_num, row) for row in rows if row)
+    line, first = next(numbered, (0, list[str]()))
     at, is_header = _chosen([cell.strip() for cell in first], column, name)
     if first and not is_header:
-        yield rows.line_num, first[at]
-    for row in rows:
-        if row:
-            yield rows.line_num, row[at] if at < len(row) else ""
+        yield line, first[at]
+    for line, row in numbered:
+        yield line, row[at] if at < len(row) else ""
 
 
 def _chosen(first: list[str], column: str | None, name: str) -> tuple[int, bool]:
     """Which column is meant, and whether the first row is a header."""
-    if column in first:
+    if column is None:
+        at, so = int(len(first) <= 1), "which of them is --column?"
+    else:
+        at = int(column) if column.isdecimal() else 0
+        so = f"--column {column!r} means {first.count(column)} of them."
+    if 1 <= at <= max(1, len(first)):
+        return at - 1, bool(first) and _trouble(first[at - 1]) == NO_NUMBER
+    if column is not None and first.count(column) == 1:
         return first.index(column), True
-    at = 1 if column is None and len(first) <= 1 else column
-    if isinstance(at, str) and at.isdecimal():
-        at = int(at)
-    if not isinstance(at, int) or not 1 <= at <= max(1, len(first)):
-        columns = ", ".join(first)[:200]
-        so = "which of them is --column?" if column is None else f"there is no column {column!r}."
-        raise BadInput(f"{name} has {len(first)} columns ({columns}): {so}")
-    return at - 1, bool(first) and _trouble(first[at - 1]) == NO_NUMBER
+    raise BadInput(f"{name} has {len(first)} columns ({', '.join(first)[:200]}): {so}")
 
 
 def _standard_input(wanted: Wanted) -> Input:
