@@ -7,8 +7,8 @@ Everything comes in chunks, so that what is larger than the memory streams throu
     FILE.csv, FILE.tsv        a column, by its number from 1 or else by its name; a first row that
                               is no number there is the header
     any other file            one number a line
-    FILE.gz                   as without .gz
-    -                         one number a line from standard input, as they come
+    FILE.gz                   as without .gz, but no array
+    -, or a named pipe        one number a line as they come; - is standard input
 
 What is no value is a `BadInput` that names its line; or it is left out, and counted. Values are
 finite float64, and whole numbers only if a float64 has them. A line with nothing on it is no line.
@@ -26,6 +26,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO, TypeAlias, cast
@@ -37,6 +38,7 @@ from loadgen.streams import STREAMS, Floats, drawn
 EXACT_MAX = 2.0**53  # float64 has every whole number up to here
 LINE_MAX = 2**17  # characters; and of a cell, as the csv module has it
 READ_BYTES = 2**16
+STANDARD_INPUT = 0
 VALUES = 1_000_000  # of a stream with a name, unless said
 
 NO_NUMBER = "is no number"
@@ -119,15 +121,17 @@ def opened(name: str, wanted: Wanted) -> Input:
     if name in STREAMS:
         return _stream(name, wanted)
     if name == "-":
-        return _standard_input(wanted)
+        return _pipe("standard input", partial(os.dup, STANDARD_INPUT), wanted)
     path = Path(name)
-    if not path.is_file():
-        known = ", ".join(sorted(STREAMS))
-        raise BadInput(f"{name!r} is no file, and none of the streams with a name: {known}.")
     try:
-        return _array(path, wanted) if path.suffix == ".npy" else _text(path, wanted)
+        if path.is_fifo() or path.is_char_device():
+            return _pipe(name, partial(os.open, path, os.O_RDONLY), wanted)
+        if path.is_file():
+            return _array(path, wanted) if path.suffix.lower() == ".npy" else _text(path, wanted)
     except OSError as error:
         raise BadInput(f"{name} cannot be read: {error.strerror or error}.") from None
+    known = ", ".join(sorted(STREAMS))
+    raise BadInput(f"{name!r} is no file, and none of the streams with a name: {known}.")
 
 
 def _stream(name: str, wanted: Wanted) -> Input:
@@ -164,33 +168,45 @@ def _array(path: Path, wanted: Wanted) -> Input:
 
 
 def _text(path: Path, wanted: Wanted) -> Input:
-    raw = path.open("rb")
-    bytes_ = max(1, path.stat().st_size)
-    unzipped = cast(BinaryIO, gzip.GzipFile(fileobj=raw)) if path.suffix == ".gz" else raw
+    name = path.name.lower()
+    kind = Path(name.removesuffix(".gz")).suffix
+    if kind == ".npy":
+        raise BadInput(f"{path} must be unzipped first: an array is mapped, not read.")
+    if kind not in DELIMITERS:
+        _refuse_column(str(path), wanted)
+    file = path.open("rb")
+    bytes_ = os.fstat(file.fileno()).st_size
+    unzipped = cast(BinaryIO, gzip.GzipFile(fileobj=file)) if name.endswith(".gz") else file
     lines = _lines(io.TextIOWrapper(unzipped, "utf-8-sig", "replace", newline=""), str(path))
-    kind = path.with_suffix("").suffix if path.suffix == ".gz" else path.suffix
     if kind in DELIMITERS:
         cells = _column(csv.reader(lines, delimiter=DELIMITERS[kind]), wanted.column, str(path))
-    elif wanted.column is None:
-        cells = ((number, line) for number, line in enumerate(lines, start=1) if line.strip())
     else:
-        raise BadInput(f"{path} has no columns: only .csv, .tsv and these as .gz have.")
+        cells = ((number, line) for number, line in enumerate(lines, start=1) if line.strip())
     sieve = Sieve(str(path), wanted)
 
     def chunks(size: int) -> Iterator[Floats]:
         some = islice(cells, wanted.values)
         try:
-            while chunk := list(islice(some, size)):
-                yield sieve.values(chunk)
+            with file:
+                while chunk := list(islice(some, size)):
+                    yield sieve.values(chunk)
         except (OSError, EOFError, zlib.error, csv.Error) as error:
             raise BadInput(f"{path} cannot be read to its end: {error}.") from None
 
-    return Input(name=str(path), chunks=chunks, sieve=sieve, share_read=lambda: raw.tell() / bytes_)
+    def share_read() -> float:
+        return 1.0 if file.closed else min(1.0, file.tell() / max(1, bytes_))
+
+    return Input(name=str(path), chunks=chunks, sieve=sieve, share_read=share_read)
+
+
+def _refuse_column(name: str, wanted: Wanted) -> None:
+    if wanted.column is not None:
+        raise BadInput(f"{name} has no columns: only .csv, .tsv and these as .gz have.")
 
 
 def _lines(file: TextIO, name: str) -> Iterator[str]:
-    while line := file.readline(LINE_MAX):
-        if len(line) == LINE_MAX:
+    while line := file.readline(LINE_MAX + 1):
+        if len(line) > LINE_MAX:
             raise BadInput(f"{name} has a line of more than {LINE_MAX:,} characters.")
         yield line
 
@@ -220,33 +236,38 @@ def _chosen(first: list[str], column: str | None, name: str) -> tuple[int, bool]
     raise BadInput(f"{name} has {len(first)} columns ({', '.join(first)[:200]}): {so}")
 
 
-def _standard_input(wanted: Wanted) -> Input:
-    sieve = Sieve("standard input", wanted)
+def _pipe(name: str, open_: Callable[[], int], wanted: Wanted) -> Input:
+    """Opened when it is read: that may wait until somebody writes."""
+    _refuse_column(name, wanted)
+    sieve = Sieve(name, wanted)
 
     def chunks(size: int) -> Iterator[Floats]:
-        left = sys.maxsize if wanted.values is None else wanted.values
-        number = 1
-        for lines in _as_they_come(sys.stdin.fileno(), size):
-            cells = [(number + at, line) for at, line in enumerate(lines) if line.strip()]
-            number += len(lines)
-            for start in range(0, min(len(cells), left), size):
-                yield sieve.values(cells[start : min(start + size, left)])
-            left -= len(cells)
-            if left <= 0:
-                return
+        left, number = sys.maxsize if wanted.values is None else wanted.values, 1
+        try:
+            with os.fdopen(open_(), "rb", buffering=0) as file:
+                for lines in _as_they_come(file.fileno(), size, name):
+                    cells = [(number + at, line) for at, line in enumerate(lines) if line.strip()]
+                    number += len(lines)
+                    for start in range(0, min(len(cells), left), size):
+                        yield sieve.values(cells[start : min(start + size, left)])
+                    left -= len(cells)
+                    if left <= 0:
+                        return
+        except OSError as error:
+            raise BadInput(f"{name} cannot be read: {error.strerror or error}.") from None
 
-    return Input(name="standard input", chunks=chunks, sieve=sieve)
+    return Input(name=name, chunks=chunks, sieve=sieve)
 
 
-def _as_they_come(file: int, enough: int) -> Iterator[list[str]]:
+def _as_they_come(file: int, enough: int, name: str) -> Iterator[list[str]]:
     """Lines as soon as there are any; more of them at once where more are there."""
     lines, rest = list[bytes](), b""
     while data := os.read(file, READ_BYTES):
         *whole, rest = (rest + data).split(b"\n")
         lines += whole
         if len(rest) > LINE_MAX:
-            raise BadInput(f"standard input has a line of more than {LINE_MAX:,} characters.")
+            raise BadInput(f"{name} has a line of more than {LINE_MAX:,} characters.")
         if lines and (len(lines) >= enough or not select.select([file], [], [], 0)[0]):
-            yield [line.decode("utf-8", "replace") for line in lines]
+            yield [line.decode("utf-8-sig", "replace") for line in lines]
             lines = []
-    yield [line.decode("utf-8", "replace") for line in [*lines, rest]]
+    yield [line.decode("utf-8-sig", "replace") for line in [*lines, rest]]
