@@ -77,7 +77,7 @@ class Sieve:
         if text.isascii() and "_" not in text:
             with suppress(ValueError):
                 values = np.array([float(cell) for _, cell in cells])
-                if (np.abs(values) <= EXACT_MAX).all():
+                if (np.abs(values) < EXACT_MAX).all():
                     return values
         return np.array([float(cell) for number, cell in cells if self.passes(number, cell)])
 
@@ -101,7 +101,7 @@ def _trouble(cell: str) -> str | None:
     if not math.isfinite(value):
         return "is not finite, or too large for a float64"
     digits = cell.strip().lstrip("+-")
-    if abs(value) > EXACT_MAX and digits.isdigit() and Decimal(digits) != abs(value):
+    if abs(value) >= EXACT_MAX and digits.isdigit() and Decimal(digits) != abs(value):
         return "is a whole number that no float64 is"
     return None
 
@@ -159,7 +159,7 @@ def _array(path: Path, wanted: Wanted) -> Input:
             given = array[start : min(start + size, count)]
             with np.errstate(invalid="ignore"):  # of a signalling NaN
                 values = given.astype(np.float64)
-            good = np.isfinite(values) if array.dtype.kind == "f" else np.abs(values) <= EXACT_MAX
+            good = np.isfinite(values) if array.dtype.kind == "f" else np.abs(values) < EXACT_MAX
             unsure = np.flatnonzero(~good).tolist()
             good[unsure] = [sieve.passes(start + at, str(given[at])) for at in unsure]
             yield values[good]
@@ -177,7 +177,8 @@ def _text(path: Path, wanted: Wanted) -> Input:
     file = path.open("rb")
     bytes_ = os.fstat(file.fileno()).st_size
     unzipped = cast(BinaryIO, gzip.GzipFile(fileobj=file)) if name.endswith(".gz") else file
-    lines = _lines(io.TextIOWrapper(unzipped, "utf-8-sig", "replace", newline=""), str(path))
+    text = io.TextIOWrapper(unzipped, "utf-8-sig", "replace", newline="")
+    lines = _lines(text, str(path))
     if kind in DELIMITERS:
         cells = _column(csv.reader(lines, delimiter=DELIMITERS[kind]), wanted.column, str(path))
     else:
@@ -187,7 +188,7 @@ def _text(path: Path, wanted: Wanted) -> Input:
     def chunks(size: int) -> Iterator[Floats]:
         some = islice(cells, wanted.values)
         try:
-            with file:
+            with file, text:
                 while chunk := list(islice(some, size)):
                     yield sieve.values(chunk)
         except (OSError, EOFError, zlib.error, csv.Error) as error:
