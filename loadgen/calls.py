@@ -8,8 +8,8 @@ key once. Only what says that it will pass is tried again.
 import asyncio
 import socket
 import time
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +26,7 @@ PATIENCE_S = 60.0  # for all tries of one request
 MEET_S = 2.0  # for all tries to meet somebody who may not be there at all
 PAUSE_S, PAUSE_S_MAX = 0.05, 2.0  # before the second try, twice as long before each further one
 NOTHING_YET = Answer(None, None, None, 0, 0.0, 0.0, complete=False)
+PORT_MAX = 2**16 - 1
 PACKED = {"content-type": "application/octet-stream"}
 
 
@@ -110,9 +111,11 @@ class Calls:
         reply = await self._ask(
             "POST", worker, VALUES, stream=stream, content=data, headers=headers
         )
-        if reply["accepted"] != len(batch):
-            raise BadReply(f"{worker} was given {len(batch)} values, and accepted {reply}")
-        return int(reply["count"])
+        with _understood(f"{worker} is no worker: its {VALUES} says {reply}"):
+            accepted, count = int(reply["accepted"]), int(reply["count"])
+        if accepted != len(batch):
+            raise BadReply(f"{worker} was given {len(batch)} values, and accepted {accepted}")
+        return count
 
     async def flush(self, worker: Address, stream: str) -> None:
         await self._ask("POST", worker, "/flush", stream=stream)
@@ -120,9 +123,8 @@ class Calls:
     async def name(self, worker: Address) -> str:
         """What a worker calls itself."""
         health = await self._ask("GET", worker, "/health", patience_s=MEET_S)
-        if "worker" not in health:
-            raise BadReply(f"{worker} is no worker: its /health says {health}")
-        return str(health["worker"])
+        with _understood(f"{worker} is no worker: its /health says {health}"):
+            return str(health["worker"])
 
     async def ready(self, service: Address) -> None:
         """Until it is."""
@@ -140,18 +142,17 @@ class Calls:
             if error.code == "unknown_stream":
                 return NOTHING_YET
             raise
-        try:
+        with _understood(f"{coordinator} is no coordinator: its /median says {reply}"):
             return Answer(**{name: reply[name] for name in Answer.__dataclass_fields__})
-        except (KeyError, TypeError):
-            raise BadReply(f"{coordinator} is no coordinator: its /median says {reply}") from None
 
     async def traffic(self, coordinator: Address, stream: str) -> dict[str, Traffic]:
         """By the names of the workers; one may have several sources."""
-        told: dict[str, Traffic] = {}
-        for row in (await self._ask("GET", coordinator, "/workers"))["workers"]:
-            if row["stream"] == stream:
-                one = Traffic(**{name: row[name] for name in Traffic.__dataclass_fields__})
-                told[row["worker"]] = told.get(row["worker"], Traffic()) + one
+        reply, told = await self._ask("GET", coordinator, "/workers"), dict[str, Traffic]()
+        with _understood(f"{coordinator} is no coordinator: its /workers says {reply}"):
+            for row in reply["workers"]:
+                if row["stream"] == stream:
+                    one = Traffic(**{name: row[name] for name in Traffic.__dataclass_fields__})
+                    told[row["worker"]] = told.get(row["worker"], Traffic()) + one
         return told
 
     async def _ask(
@@ -186,7 +187,7 @@ class Calls:
             more["extensions"] = {"sni_hostname": at.host.rpartition(":")[0] or at.host}
         try:
             response = await self._client.request(method, at.url + path, params=params, **more)
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:
             raise NoReply(f"{what} got no answer: {str(error) or type(error).__name__}") from error
         if response.status_code in PASSES:
             pause = response.headers.get("retry-after", "")
@@ -197,6 +198,15 @@ class Calls:
             return response.json()
         except ValueError:
             raise BadReply(f"{what} got no JSON: {response.text[:200]!r}") from None
+
+
+@contextmanager
+def _understood(trouble: str) -> Iterator[None]:
+    """What is no reply of that kind may lack anything, or be anything."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError):
+        raise BadReply(trouble[:500]) from None
 
 
 def _refusal(what: str, response: httpx.Response) -> tuple[str, str]:
@@ -213,7 +223,7 @@ def resolved(urls: Iterable[str]) -> list[Address]:
 
     Of both kinds of addresses that one server may have, the older is taken.
     """
-    return list(dict.fromkeys(one for url in urls for one in _addresses(url)))
+    return list({one.url: one for url in urls for one in _addresses(url)}.values())
 
 
 def address_of(url: str) -> Address:
@@ -225,8 +235,9 @@ def _addresses(url: str) -> list[Address]:
     port = parsed.port or {"http": 80, "https": 443}[parsed.scheme]
     try:
         found = socket.getaddrinfo(parsed.host, port, type=socket.SOCK_STREAM)
-    except OSError as error:
-        raise BadReply(f"{parsed.host!r} leads nowhere: {error.strerror}") from None
+    except (OSError, UnicodeError) as error:  # that, if a part of the name is empty or too long
+        what = getattr(error, "strerror", None) or error
+        raise BadReply(f"{parsed.host!r} leads nowhere: {what}") from None
     family = min(kind for kind, *_ in found)  # AF_INET is 2, AF_INET6 is more
     hosts = sorted({str(where[0]) for kind, _, _, _, where in found if kind == family})
     if len(hosts) == 1:
@@ -243,6 +254,7 @@ def _parsed(url: str) -> httpx.URL:
         parsed = httpx.URL(url)
     except httpx.InvalidURL as error:
         raise BadReply(f"{url!r} is no address: {error}") from None
-    if parsed.scheme not in {"http", "https"} or not parsed.host:
+    is_bare = not parsed.query and not parsed.fragment and (parsed.port or 1) <= PORT_MAX
+    if parsed.scheme not in {"http", "https"} or not parsed.host or not is_bare:
         raise BadReply(f"{url!r} is no address: it must be like http://127.0.0.1:8001")
     return parsed
