@@ -23,8 +23,9 @@ Whole: TypeAlias = NDArray[np.int64]
 Deal: TypeAlias = Callable[[Floats, Whole, int], Whole]
 """Of values, at these places, among so many workers: which worker gets each."""
 
-GOLDEN = (5**0.5 - 1) / 2  # its multiples are spread evenly over [0, 1), whatever part one takes
-MIX = np.uint64(0x9E3779B97F4A7C15)  # 2**64 times that: neighbours end up far apart
+# 2**64 times the golden ratio: the fractions of its multiples are spread evenly, whatever part one
+# takes, and neighbours end up far apart.
+MIX = np.uint64(0x9E3779B97F4A7C15)
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +50,8 @@ def by_hash(values: Floats, _at: Whole, workers: int) -> Whole:
 def skewed(_values: Floats, at: Whole, workers: int) -> Whole:
     """The second gets half as many as the first, the third a third"""
     share = (1 / np.arange(1, workers + 1)).cumsum()
-    return np.searchsorted(share / share[-1], at * GOLDEN % 1, side="right").clip(0, workers - 1)
+    fractions = (at.astype(np.uint64) * MIX >> np.uint64(11)) / 2.0**53
+    return np.searchsorted(share / share[-1], fractions, side="right")
 
 
 def contiguous(of: int, _values: Floats, at: Whole, workers: int) -> Whole:
