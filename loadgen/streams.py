@@ -28,7 +28,7 @@ class Places(NamedTuple):
     @property
     def share(self) -> Floats:
         """How much of the stream lies before each."""
-        return self.at / max(1, self.of)
+        return self.at / self.of
 
     @property
     def worker(self) -> Floats:
