@@ -226,6 +226,7 @@ def test_a_table_of_one_column_needs_no_choice(write: Write) -> None:
     assert values_of(write("some.csv", "1\n2\n")) == [1.0, 2.0]
     assert values_of(write("some.csv", "\n\nprice\n1\n\n2\n")) == [1.0, 2.0]
     assert values_of(write("some.csv", '"1"\n"2"')) == [1.0, 2.0]
+    assert values_of(write("some.csv", "a, b \n1, 2\n"), column="b") == [2.0]
 
 
 def test_a_table_of_several_asks_which(write: Write) -> None:
@@ -315,6 +316,9 @@ def test_a_damaged_file_is_an_error_in_a_sentence(write: Write, rng: np.random.G
 KINDS = ["i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8"]
 
 
+WIDER = pytest.mark.skipif(np.dtype(np.longdouble).itemsize == 8, reason="no wider floats")
+
+
 def saved(path: Path, array: NDArray[np.generic]) -> Path:
     with path.open("wb") as file:
         np.save(file, array)
@@ -337,7 +341,9 @@ def test_an_array_of_any_kind_of_numbers_is_read_as_it_is(
     array = np.array([0, 1, 7, *edges, 100], dtype)
     path = saved(tmp_path / "some.npy", array)
     assert bits(values_of(path, size)) == bits([float(one) for one in array])
-    assert opened(str(path), Wanted()).count == len(array)
+    for values in (None, len(array) + 1):
+        assert opened(str(path), Wanted(values=values)).count == len(array)
+    assert opened(str(path), Wanted(values=2)).count == 2
     assert values_of(path, size, values=2) == [0.0, 1.0]
     assert values_of(saved(tmp_path / "SOME.NPY", array[:0]), size) == []
 
@@ -352,7 +358,9 @@ def test_beside_what_is_none_the_values_of_an_array_stay_what_they_are(
     given = opened(str(path), Wanted(skips=True))
     assert bits(read(given, size)) == bits(array[[0, 2, 5]].astype(np.float64))
     assert given.sieve.left_out == 3
-    what = f"{path}, position 1: 'nan' is not finite, or too large for a float64."
+    what = f"{path}, position 4: '-inf' is not finite, or too large for a float64."
+    array[[1, 3]] = 0
+    saved(path, array)
     assert why_not(path) == f"{what} With --skip-bad what is none is left out."
 
 
@@ -386,6 +394,8 @@ def test_a_whole_number_of_an_array_is_a_value_exactly_if_a_float64_has_it(
         np.zeros(2, "i4,f4"),
         np.array(["2020-01-01"], "M8[D]"),
         np.array([5], "m8[s]"),
+        np.array([5], "c8"),
+        pytest.param(np.zeros(2, np.longdouble), marks=WIDER, id="longdouble"),
     ],
     ids=str,
 )
