@@ -145,8 +145,11 @@ def _stream(name: str, wanted: Wanted) -> Input:
 
 def _array(path: Path, wanted: Wanted) -> Input:
     try:
-        array = np.lib.format.open_memmap(path, mode="r")
-    except ValueError as error:
+        with np.errstate(over="ignore"):  # of a length that no file has
+            array = np.lib.format.open_memmap(path, mode="r")
+    except OSError:
+        raise
+    except Exception as error:  # whatever numpy makes of a damaged header
         raise BadInput(f"{path} is no array of numbers: {str(error).rstrip('.')}.") from None
     if array.ndim != 1 or array.dtype.kind not in "iuf" or array.dtype.itemsize > 8:
         what = f"{array.dtype} in {array.ndim} dimensions"

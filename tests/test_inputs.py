@@ -419,6 +419,14 @@ def test_what_is_no_array_is_refused_wherever_it_was_cut(tmp_path: Path) -> None
     assert "is no array of numbers" in why_not((tmp_path / "several.npz").rename(path))
 
 
+@pytest.mark.parametrize("shape", [f"({10**30},)", f"({2**61},)", "(-1,)", "(True,)", "(5", "x"])
+def test_a_damaged_header_is_an_error_in_a_sentence(tmp_path: Path, shape: str) -> None:
+    header = f"{{'descr': '<f8', 'fortran_order': False, 'shape': {shape}}}\n".encode()
+    path = tmp_path / "some.npy"
+    path.write_bytes(b"\x93NUMPY\1\0" + len(header).to_bytes(2, "little") + header + bytes(80))
+    assert "is no array of numbers" in why_not(path)
+
+
 def test_an_array_is_not_unzipped(write: Write) -> None:
     assert "must be unzipped first" in why_not(write("some.npy.gz", b""))
 
