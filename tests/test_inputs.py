@@ -532,6 +532,19 @@ def test_who_wants_so_many_waits_for_no_more(monkeypatch: pytest.MonkeyPatch) ->
         os.close(into)
 
 
+def test_who_writes_faster_than_is_read_fills_no_memory(
+    write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with write("some", "1.5\n" * MANY).open("rb") as file:
+        monkeypatch.setattr(inputs, "STANDARD_INPUT", file.fileno())
+        tracemalloc.start()
+        chunks = opened("-", Wanted()).chunks(1000)
+        assert sum(len(chunk) for chunk in chunks) == MANY
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    assert peak < 10_000_000
+
+
 def test_a_line_of_standard_input_is_named_too(monkeypatch: pytest.MonkeyPatch) -> None:
     with pipe(monkeypatch) as (into, standard_input):
         os.write(into, b"1\n\n2\n")
