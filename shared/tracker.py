@@ -173,8 +173,11 @@ def simulate(
 
 
 def _number(name: str, given: object) -> float:
-    if isinstance(given, int | float | np.number) and not isinstance(given, bool):
-        return float(given)
+    if isinstance(given, int | float | np.integer | np.floating) and not isinstance(given, bool):
+        try:
+            return float(given)
+        except OverflowError:
+            raise ValueError(f"{name} must be a number that a float can hold") from None
     raise ValueError(f"{name} must be a number, not {given!r}")
 
 

@@ -101,10 +101,20 @@ def test_any_epsilon_works(epsilon: float) -> None:
     assert tracker.epsilon == epsilon
 
 
-@pytest.mark.parametrize("epsilon", ["0.05", None, True, [0.05]])
+@pytest.mark.parametrize("epsilon", ["0.05", None, True, [0.05], np.complex128(0.05)])
 def test_an_epsilon_that_is_no_number_is_refused(epsilon: Any) -> None:
     with pytest.raises(ValueError, match="epsilon must be a number"):
         MedianTracker(epsilon)
+
+
+@pytest.mark.parametrize("number", [10**400, -(10**400)], ids=["large", "small"])
+def test_a_number_beyond_all_floats_is_refused_in_words(number: int) -> None:
+    with pytest.raises(ValueError, match="epsilon must be a number that"):
+        MedianTracker(number)
+    with pytest.raises(ValueError, match="q must be a number that"):
+        MedianTracker().quantile(number)
+    with pytest.raises(ValueError, match="epsilon must be a number that"):
+        simulate(1, number, [[1.0]], [1])
 
 
 @pytest.mark.parametrize("q", ["0.5", None, True, [0.5], 2, -1, float("nan")])
