@@ -1,0 +1,153 @@
+"""Asking a coordinator for one stream: a `Look`, or a sentence that says why there is none.
+
+Whoever did not give one is one of two. `Away` says nothing now, and may again: it is down, busy,
+restarting, or a proxy before it is. `Stranger` answers, and is no coordinator: it is a worker, a
+web page, an SSH server, or it does not like the question. To ask a stranger again is of no use;
+but who was a coordinator once can only be away.
+
+Sentences quote what others said legibly and in short, and addresses without their passwords.
+"""
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, Self, TypeVar
+
+import httpx
+
+from loadgen.watching.look import ODD, Answer, Look, sources_of, streams_of, worker_of
+from loadgen.watching.words import legible
+
+CONNECT_S_MAX, READ_S_MAX = 2.0, 5.0
+LOOK_S_MAX = 15.0  # for all that is asked at once
+
+T = TypeVar("T")
+
+
+class Away(RuntimeError):
+    """Nobody answers now, but may again; the message says what happened instead."""
+
+
+class Stranger(RuntimeError):
+    """Somebody answers, and is no coordinator, or does not like the question."""
+
+
+class Coordinator:
+    def __init__(
+        self, url: str, stream: str, *, transport: httpx.AsyncBaseTransport | None = None
+    ) -> None:
+        self.url, self._stream = shown(url), stream
+        timeout = httpx.Timeout(READ_S_MAX, connect=CONNECT_S_MAX)
+        self._client = httpx.AsyncClient(
+            base_url=url, trust_env=False, timeout=timeout, transport=transport
+        )
+        self._known = False
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._client.aclose()
+
+    async def look(self) -> Look:
+        """Ask; who was a coordinator once is away where it now answers like none."""
+        try:
+            async with asyncio.timeout(LOOK_S_MAX):
+                look = await self._look()
+        except TimeoutError:
+            raise Away(f"{self.url} takes too long to answer") from None
+        except Stranger as error:
+            if self._known:
+                raise Away(str(error)) from error
+            raise
+        self._known = True
+        return look
+
+    async def _look(self) -> Look:
+        if not self._known:
+            await self._meet()
+        response = await self._ask("/median", stream=self._stream)
+        if (
+            response.status_code == httpx.codes.NOT_FOUND
+            and _error(response)[0] == "unknown_stream"
+        ):
+            return Look(None, others=self._read(await self._ask("/streams"), streams_of))
+        answer = self._read(response, Answer.of)
+        sources = self._read(await self._ask("/workers"), sources_of)
+        waits = not answer.complete and not answer.silent
+        return Look(
+            answer,
+            tuple(one for one in sources if one.stream == self._stream),
+            not_ready=_error(await self._get("/ready"))[1] if waits else "",
+        )
+
+    async def _meet(self) -> None:
+        worker = self._read(await self._ask("/health"), worker_of)
+        if worker is not None:
+            raise Stranger(
+                f"{self.url} is the worker {worker}, not a coordinator: "
+                "give the address that its MEDIAN_COORDINATOR_URL names"
+            )
+
+    async def _ask(self, path: str, **params: str) -> httpx.Response:
+        response = await self._get(path, **params)
+        if response.is_server_error or response.status_code == httpx.codes.TOO_MANY_REQUESTS:
+            raise Away(f"GET {self.url}{path} got {response.status_code}")
+        return response
+
+    async def _get(self, path: str, **params: str) -> httpx.Response:
+        try:
+            return await self._client.get(path, params=params)
+        except httpx.HTTPError as error:
+            raise self._trouble(error) from None
+
+    def _trouble(self, error: httpx.HTTPError) -> Away | Stranger:
+        said = legible(str(error)).rstrip(".") or type(error).__name__
+        match error:
+            case httpx.TimeoutException():
+                return Away(f"{self.url} does not answer")
+            case httpx.TransportError() if "SSL" in said:
+                what = f"{self.url} cannot be spoken to over TLS: {said}"
+                return Stranger(f"{what}; if it has none, begin the address with http://")
+            # h11 says "without" of a connection that ends too early, as where a service ends.
+            case httpx.RemoteProtocolError() if "without" not in said:
+                return Stranger(f"{self.url} does not speak HTTP: {said}")
+            case httpx.TransportError():
+                return Away(f"{self.url} is away: {said}")
+        return Stranger(f"{self.url} answers what cannot be read: {said}")
+
+    def _read(self, response: httpx.Response, of: Callable[[Any], T]) -> T:
+        """What it says, if it is a coordinator's."""
+        asked = f"GET {shown(str(response.request.url))}"
+        if response.status_code == httpx.codes.UNPROCESSABLE_ENTITY and (
+            why := _error(response)[1]
+        ):
+            raise Stranger(f"{asked} is refused: {why}")
+        with suppress(httpx.HTTPStatusError, *ODD):
+            return of(response.raise_for_status().json())
+        said = f"{response.status_code} {response.headers.get('content-type', '')}".strip()
+        raise Stranger(f"{self.url} is no coordinator: {asked} got {legible(said, 80)}")
+
+
+def _error(response: httpx.Response) -> tuple[str, str]:
+    """Code and message of what every service here says when something is wrong."""
+    with suppress(*ODD):
+        error = response.json()["error"]
+        return str(error["code"]), legible(str(error["message"]))
+    return "", ""
+
+
+def check_address(given: str) -> None:
+    """`Stranger` says that it is none."""
+    with suppress(httpx.InvalidURL):
+        url = httpx.URL(given if given.isprintable() else "")
+        port = 80 if url.port is None else url.port
+        bare = not url.query and not url.fragment
+        if url.scheme in {"http", "https"} and url.host and bare and 0 < port < 2**16:
+            return
+    raise Stranger(f"{given!r} is no address: it must be like http://127.0.0.1:8000")
+
+
+def shown(url: str) -> str:
+    """Without the password, if it has one."""
+    return str(httpx.URL(url).copy_with(userinfo=b"")).rstrip("/")
