@@ -7,7 +7,7 @@ import pytest
 from loadgen.watching.curve import BLOCKS, blocks, columns
 from loadgen.watching.look import Look
 from loadgen.watching.watched import CURVE_S, Moment, Watched
-from tests.watching import ANSWER, URL, counted, drawn
+from tests.watching import ANSWER, URL, counted, drawn, seen
 
 
 class TestTheCurve:
@@ -54,6 +54,21 @@ class TestTheCurve:
         assert "█ 0\n" in shown
         assert "the last 73 s" in shown
         assert "from 0 to 29" in drawn(watched, 80, 18, now=1029.0)
+
+    def test_that_is_the_range_of_what_is_drawn_not_of_what_was_before(self) -> None:
+        watched = Watched(URL, "default", 1.0)
+        for at in range(400):
+            median = 1000.0 if at < 50 else 5.0 if at < 380 else 9.0
+            watched = watched.saw(Look(replace(ANSWER, median=median)), 1000.0 + at)
+        assert watched.moments[0].median == 1000.0
+        for height, most in ((24, "█ 9\n"), (18, "from 5 to 9\n")):
+            shown = drawn(watched, 80, height, now=1399.0)
+            assert most in shown
+            assert "1,000" not in shown
+
+    def test_of_minutes_without_an_answer_there_is_none(self) -> None:
+        assert "the last" in drawn(seen(), 80, 24, now=1030.0)
+        assert "the last" not in drawn(seen(), 80, 24, now=3000.0)
 
     @pytest.mark.parametrize(("every_s", "looks"), [(0.1, 3000), (1.0, 300), (30.0, 60)])
     def test_the_curve_holds_the_last_minutes(self, every_s: float, looks: int) -> None:

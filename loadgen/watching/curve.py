@@ -17,18 +17,15 @@ BLOCKS = " ▁▂▃▄▅▆▇█"
 
 
 def curve(watched: Watched, width: int, rows: int, now: float) -> list[Text]:
-    """So many rows, with the least and the greatest beside them, and a caption."""
-    there = [one.median for one in watched.moments if one.median is not None]
+    """So many rows, with the least and the greatest that they show beside them, and a caption."""
+    cells = max(1, width - (_beside(watched) if rows > 1 else 0))
+    step_s = _step_s(watched, cells, now)
+    values = columns(watched.moments, cells, step_s, now)
+    there = [value for value in values if value is not None]
     if not there:
         return []
     least, most = number(min(there)), number(max(there))
-    beside = 1 + max(len(least), len(most)) if rows > 1 else 0
-    cells = max(1, width - beside)
-    step_s = _step_s(watched, cells, now)
-    made = [
-        Text.styled(row, "blue")
-        for row in blocks(columns(watched.moments, cells, step_s, now), rows)
-    ]
+    made = [Text.styled(row, "blue") for row in blocks(values, rows)]
     caption = f"the last {ago(cells * step_s)}"
     if rows > 1:
         made[0].append(f" {most}", "dim")
@@ -36,6 +33,11 @@ def curve(watched: Watched, width: int, rows: int, now: float) -> list[Text]:
     else:
         caption += f", from {least} to {most}"
     return [Text(), *made, Text.styled(caption, "dim")]
+
+
+def _beside(watched: Watched) -> int:
+    """Cells for a number and a gap: for any that was seen, before it is known which are shown."""
+    return 1 + max(len(number(one.median)) for one in watched.moments)
 
 
 def _step_s(watched: Watched, cells: int, now: float) -> float:
