@@ -86,6 +86,11 @@ class Auditor:
         """Who is there, and what they count already; nobody can verify what others sent."""
         calls, target = self._calls, self._target
         self._names = [await calls.name(worker) for worker in target.workers]
+        if self.verify and (twice := Counter(self._names).most_common(1)[0])[1] > 1:
+            raise BadReply(
+                f"{twice[1]} addresses lead to a worker that calls itself {twice[0]!r}: to verify, "
+                "name each worker once, and let each have a name of its own"
+            )
         answer = await calls.median(target.coordinator, target.stream, patience_s=MEET_S)
         if self.verify and answer.count:
             raise BadReply(

@@ -91,7 +91,7 @@ async def _replayed(order: Order, console: Console) -> Report:
 
 def _deal(order: Order, given: Input) -> Deal:
     try:
-        return order.split.deal(given.count or order.values)
+        return order.split.deal(order.values if given.count is None else given.count)
     except ValueError as error:
         raise BadInput(str(error)) from None
 

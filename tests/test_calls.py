@@ -213,13 +213,13 @@ def test_a_reply_of_another_kind_is_named(
 # Asking
 
 
-def test_a_worker_says_its_name_at_once_or_not_at_all(slept: list[float]) -> None:
+def test_a_worker_says_its_name_within_a_moment_or_not_at_all(slept: list[float]) -> None:
     assert (
         Service(httpx.Response(200, json={"worker": "a"})).when(lambda one: one.name(WORKER)) == "a"
     )
     with pytest.raises(NoReply):
         Service(LOST).when(lambda one: one.name(WORKER))
-    assert slept == []
+    assert 0 < sum(slept) <= calls.MEET_S
 
 
 def test_all_that_is_checked_of_an_answer_is_taken_from_it() -> None:

@@ -216,6 +216,10 @@ class TestVerifying:
         with pytest.raises(BadReply, match="already has 3 values"):
             played(services)
 
+    def test_one_worker_by_two_addresses_cannot_be_verified(self) -> None:
+        with pytest.raises(BadReply, match="2 addresses lead to a worker that calls itself 'w1'"):
+            played(Honest(), workers=["w1", "w2", "w1"])
+
     def test_but_it_can_be_added_to(self) -> None:
         services = Honest()
         services.held["w1"].append(np.ones(3))
