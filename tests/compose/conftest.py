@@ -16,7 +16,7 @@ def images() -> Iterator[None]:
         pytest.skip(reason)
     project = containers.System()
     project.remove()
-    project.compose("build", within_s=900)
+    project.compose("--profile", "loadgen", "build", within_s=900)
     yield
     project.remove("--rmi", "local")
 

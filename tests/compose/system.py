@@ -12,7 +12,7 @@ import socket
 import subprocess
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, TypeVar
@@ -151,7 +151,9 @@ class System:
         ).splitlines()
 
     def remove(self, *more: str) -> None:
-        self.compose("down", "--volumes", "--remove-orphans", "--timeout", "5", *more)
+        self.compose(
+            "--profile", "loadgen", "down", "--volumes", "--remove-orphans", "--timeout", "5", *more
+        )
 
     def logs(self) -> str:
         return self.compose("logs", "--no-color", "--timestamps", "--tail", "100")
@@ -206,13 +208,21 @@ class System:
         assert statuses == ["202"] * len(batches)
         self.acknowledged += batches
 
+    def loadgen(self, *words: str, mounted: Sequence[str] = ()) -> str:
+        """As a user runs it: `docker compose run --rm loadgen ...`; what it prints."""
+        volumes = [word for one in mounted for word in ("--volume", f"{one}:ro")]
+        return self.compose("run", "--rm", "--no-TTY", *volumes, "loadgen", *words, within_s=120)
+
     def flush(self) -> None:
         """Every worker says all it has, and was heard."""
         for worker in self.workers():
             self.post(f"{self.url(worker)}/flush").raise_for_status()
 
     def answer(self) -> dict[str, Any]:
-        response = httpx.get(f"{self.coordinator_url}/median", timeout=5, trust_env=False)
+        return self.get("/median")
+
+    def get(self, path: str) -> dict[str, Any]:
+        response = httpx.get(f"{self.coordinator_url}{path}", timeout=5, trust_env=False)
         response.raise_for_status()
         found: dict[str, Any] = response.json()
         return found

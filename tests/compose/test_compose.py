@@ -5,9 +5,11 @@ are known exactly, so that every answer can be judged. Nothing is judged by its 
 wait has an end.
 """
 
+import json
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import httpx
 import numpy as np
@@ -140,6 +142,31 @@ def test_eight_of_the_largest_bodies_at_once_fit_into_a_worker(system: System) -
     system.until(counted=True, within_s=SLACK_S, what="all counted")
     assert system.inspect(worker, ".RestartCount") == 0
     say(docker("stats", "--no-stream", "--format", "{{.MemUsage}}", worker))
+
+
+def test_the_load_generator_loads_every_replica_and_checks_every_answer(system: System) -> None:
+    facts = json.loads(
+        system.loadgen("replay", "two_islands", "--values", "3e5", "--verify", "--json")
+    )
+    assert facts["workers"] == 3
+    assert facts["values"]["counted"] == 300_000
+    assert facts["promise"]["violations"] == 0
+    assert facts["promise"]["checked"] > 1
+    each = [row["count"] for row in system.get("/workers")["workers"]]
+    assert each == [100_000] * 3
+    say(f"{facts['values']['a_second']:,.0f} values/s, {facts['traffic']['share']:.2%} said")
+
+
+def test_the_load_generator_replays_a_file_that_is_mounted(
+    system: System, rng: np.random.Generator, tmp_path: Path
+) -> None:
+    values = island(rng, 0, 5_000)
+    table = tmp_path / "times.csv"
+    table.write_text("\n".join(["host,seconds", *(f"a,{one!r}" for one in values.tolist())]))
+    table.chmod(0o644)
+    system.loadgen("replay", "/times.csv", "--column", "seconds", mounted=[f"{table}:/times.csv"])
+    system.acknowledged.append(values)
+    system.check_counted()
 
 
 def test_scaled_to_eight_and_back_every_value_stays_counted(
