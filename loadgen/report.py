@@ -7,6 +7,7 @@ rate was asked for, that is when its worker had room for one more.
 
 import math
 from dataclasses import asdict, dataclass, field
+from pathlib import PurePath
 from typing import Any
 
 import numpy as np
@@ -97,6 +98,11 @@ class Report:
         self.broken += 1
         if len(self.breaches) < BREACHES_MAX:
             self.breaches.append(what)
+
+    @property
+    def label(self) -> str:
+        """What is played now, in a word."""
+        return self.phase or PurePath(self.input).name
 
     @property
     def values_a_second(self) -> float:

@@ -61,7 +61,7 @@ class _LiveView:
             total=None if share is None else 1.0,
             completed=share or 0.0,
             values=report.acknowledged,
-            description=report.phase or report.input[-14:],
+            description=report.label,
         )
 
     def render(self) -> RenderableType:
@@ -76,12 +76,10 @@ class _PlainView:
 
     def __call__(self, report: Report) -> None:
         share = report.share_done
-        if not report.acknowledged or (share or 0.0) < self._next_share:
-            return
-        if share is None and report.seconds < self._next_s:
-            return
-        self._next_share, self._next_s = (share or 0.0) + 1 / LINES, report.seconds + LINE_S
-        self._console.print(_line(report), soft_wrap=True)
+        is_due = report.seconds >= self._next_s if share is None else share >= self._next_share
+        if report.acknowledged and is_due:
+            self._next_share, self._next_s = (share or 0.0) + 1 / LINES, report.seconds + LINE_S
+            self._console.print(_line(report), soft_wrap=True)
 
 
 def _line(report: Report) -> str:
@@ -91,7 +89,7 @@ def _line(report: Report) -> str:
     if report.verify:
         median += f"  off by {percent(report.error)}"
     return (
-        f"{report.phase or report.input:14} {report.acknowledged:>9,} values  {median}"
+        f"{report.label:14} {report.acknowledged:>9,} values  {median}"
         f"  certificate {percent(report.certificate)}  sent {_sent(report)}"
     )
 
@@ -106,6 +104,7 @@ def _numbers(report: Report) -> Table:
     rows.append(("epsilon", percent(report.epsilon), "the length of a bar"))
     if report.verify:
         rows.append(("answers checked", f"{report.checked:,}", "each against all values"))
+    rows.append(("latency", *_latency(report.posts)))
     rows += [("values a second", f"{report.values_a_second:,.0f}", ""), *_traffic(report)]
     return _grid(*rows)
 
