@@ -568,7 +568,7 @@ def deltas(sources: int = 5_000) -> None:
     requests = (
         request("POST", "/deltas", pack_request([one]), "application/msgpack") for one in packed
     )
-    with a_coordinator() as port:
+    with a_coordinator() as (port, _):
         spent = seconds(lambda: uvloop.run(ask(port, requests, b"200", 8)))
     out.print(f"{sources / spent:,.0f} deltas/s, {len(packed[0])} bytes each, one a request")
 

@@ -3,6 +3,7 @@
     python -m benchmarks.services ingest     values/s through one worker, by content type and batch
     python -m benchmarks.services median     GET /median beside a bare uvicorn app, in one run
     python -m benchmarks.services recompute  an answer over many rows, made anew
+    python -m benchmarks.services sizes      memory and heartbeats of many streams
 
 The client is a few lines over a socket: what is measured is the server. A worker from empty talks
 to a live coordinator at epsilon 1 %; the time counts until the last 202, all waits included. On a
@@ -39,6 +40,8 @@ from shared.values import Floats
 
 EPSILON = 0.01
 CONNECTIONS, ASKING = 4, 16
+HEARTBEAT_S, HEARTBEATS = 5.0, 2
+WHAT = ("empty MiB", "KiB", "ms a heartbeat")
 BARE = """
 import uvicorn
 
@@ -154,11 +157,13 @@ def until_up(port: int) -> None:
 
 
 @contextmanager
-def a_coordinator() -> Iterator[int]:
+def a_coordinator() -> Iterator[tuple[int, int]]:
     port = free_port()
-    with process("-m", "coordinator_service", port=port, epsilon=EPSILON, log_level="warning"):
+    with process(
+        "-m", "coordinator_service", port=port, epsilon=EPSILON, log_level="warning"
+    ) as coordinator:
         until_up(port)
-        yield port
+        yield port, coordinator.pid
 
 
 @contextmanager
@@ -170,6 +175,12 @@ def a_worker(coordinator: int) -> Iterator[tuple[int, int]]:
     ) as worker:
         until_up(port)
         yield port, worker.pid
+
+
+def memory(pid: int) -> int:
+    """Bytes that a process has in memory now."""
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 def cpu_seconds(pid: int) -> float:
@@ -201,7 +212,7 @@ def ingest(values: int = 20_000_000, rounds: int = 2) -> None:
 
 
 def _ingested(batches: list[bytes], requests: int, size: int) -> tuple[float, float, float]:
-    with a_coordinator() as coordinator, a_worker(coordinator) as (port, pid):
+    with a_coordinator() as (coordinator, _), a_worker(coordinator) as (port, pid):
         given = (batches[turn % len(batches)] for turn in range(requests))
         used, since = cpu_seconds(pid), time.perf_counter()
         seconds = uvloop.run(ask(port, given, b"202", min(CONNECTIONS, requests)))
@@ -210,9 +221,9 @@ def _ingested(batches: list[bytes], requests: int, size: int) -> tuple[float, fl
     return requests * size / spent / 1e3, requests * size / max(used, 0.01) / 1e3, p99
 
 
-def octets(values: Floats) -> bytes:
+def octets(values: Floats, path: str = "/values") -> bytes:
     encode = ENCODE["application/octet-stream"]
-    return request("POST", "/values", encode(values), "application/octet-stream")
+    return request("POST", path, encode(values), "application/octet-stream")
 
 
 @app.command()
@@ -221,7 +232,7 @@ def median(requests: int = 40_000, rounds: int = 3) -> None:
     rng = np.random.default_rng(1)
     found: dict[str, list[tuple[float, float, float]]] = {}
     with ExitStack() as stack:
-        coordinator = stack.enter_context(a_coordinator())
+        coordinator, _ = stack.enter_context(a_coordinator())
         worker, _ = stack.enter_context(a_worker(coordinator))
         uvloop.run(ask(worker, iter([octets(rng.normal(size=10_000))]), b"202", 1))
         bare = stack.enter_context(a_bare_app())
@@ -290,6 +301,40 @@ def recompute(rounds: int = 7) -> None:
         whole, summed = min(spent)
         table.add_row(f"{rows:,}", f"{knots:.0f}", f"{whole * 1e3:.2f}", f"{summed * 1e3:.2f}")
     out.print(table)
+
+
+@app.command()
+def sizes(streams: int = 400) -> None:
+    """What an idle stream takes of both services, by how many values it had."""
+    table = Table(title=f"of one stream among up to {streams}, of normal values")
+    sides = ("worker", "coordinator")
+    for heading in ("values", "streams", *(f"{side}\n{what}" for what in WHAT for side in sides)):
+        table.add_column(heading, justify="right")
+    for values in (1, 1_000, 10_000, 100_000, 1_000_000):
+        some = min(streams, 40_000_000 // values)
+        table.add_row(f"{values:,}", f"{some:,}", *(f"{one:.2f}" for one in _sizes(values, some)))
+    out.print(table)
+
+
+def _sizes(values: int, streams: int) -> Iterator[float]:
+    """Mebibytes before there was any; then of each stream, KiB, and ms of its heartbeats."""
+    rng = np.random.default_rng(1)
+    with a_coordinator() as (coordinator, its_pid), a_worker(coordinator) as (port, pid):
+        pids = (pid, its_pid)
+        uvloop.run(ask(port, iter([octets(rng.normal(size=1_000))]), b"202", 1))
+        empty = [memory(one) for one in pids]
+        for start in range(0, values, 10_000):
+            body = rng.normal(size=min(10_000, values - start))
+            given = (octets(body, f"/values?stream=s{at}") for at in range(streams))
+            uvloop.run(ask(port, given, b"202", 4))
+        time.sleep(2 * HEARTBEAT_S)  # for the echo, what lingers, and the first heartbeats
+        used = [cpu_seconds(one) for one in pids]
+        time.sleep(HEARTBEATS * HEARTBEAT_S)
+        spent = [cpu_seconds(one) - before for one, before in zip(pids, used, strict=True)]
+        full = [memory(one) for one in pids]
+    yield from (one / 2**20 for one in empty)
+    yield from ((now - then) / streams / 1024 for now, then in zip(full, empty, strict=True))
+    yield from (one / HEARTBEATS / streams * 1e3 for one in spent)
 
 
 def filled(rows: int) -> tuple[Ledger, Outbox]:
