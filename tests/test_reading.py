@@ -96,6 +96,15 @@ def test_readme_says_how_much_there_is_to_read() -> None:
     assert f"{LINES_A_MINUTE} lines a minute" in text
 
 
+def test_each_decision_has_its_four_parts_and_is_in_the_list() -> None:
+    room = TOP / "docs" / "decisions"
+    listed = re.findall(r"\]\((\d{4}-[\w-]+\.md)\)", (room / "README.md").read_text())
+    assert listed == sorted(page.name for page in room.glob("0*.md"))
+    for name in listed:
+        headings = re.findall(r"^## (.*)$", (room / name).read_text(), re.MULTILINE)
+        assert headings == ["Context", "Decision", "Consequences", "What would change our mind"]
+
+
 def test_every_file_is_in_the_code_map() -> None:
     page = TOP / "docs" / "architecture.md"
     linked = set(re.findall(r"\]\(\.\./([^)#]+)\)", section(page, "Code map")))
