@@ -18,7 +18,7 @@ share is that of 8 bytes a value; `!` stands beside it where sending the values 
 
 What is checked
 ---------------
-At counts that grow by a third, the median is ranked among all values that arrived. Its certificate
+At counts that grow by 30 %, the median is ranked among all values that arrived. Its certificate
 must not be less than its true error: if it ever is, the run stops. Both are shown as their worst,
 in units of epsilon.
 

@@ -54,8 +54,8 @@ def replay(  # noqa: PLR0913, PLR0917  one argument for each option
         str,
         typer.Argument(
             metavar="INPUT",
-            help=f"a file (.csv, .tsv, .npy, text with one number a line; also .gz), - for "
-            f"standard input, or a stream with a name: {NAMES}",
+            help=f"a file (.csv, .tsv, text with one number a line, each also as .gz; .npy), - "
+            f"for standard input, or a stream with a name: {NAMES}",
         ),
     ],
     workers: Annotated[

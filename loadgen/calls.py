@@ -1,8 +1,8 @@
 """What is asked of the services, over HTTP: one method for each path, and errors in sentences.
 
 A batch that got no answer may have been counted or not. So each has an `Idempotency-Key` of its
-own, and is posted again with it, to the same address, until it is acknowledged: a worker counts a
-key once. Only what says that it will pass is tried again.
+own, and is posted again with it, to the same address, until it is acknowledged or a minute is over:
+a worker counts a key once. Only what says that it will pass is tried again.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""Who gets which values, and when: pure functions of a value's place in the stream.
+"""Who gets which values, and when: pure functions of a value and its place in the stream.
 
 The schedule is open: when a batch is due depends on how many values stand before it, and never on
 how quickly earlier ones were answered. A batch that leaves late, because others are still on their

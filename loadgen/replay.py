@@ -2,8 +2,8 @@
 
 One thread reads or draws what comes next, one task asks for the median again and again, see
 `loadgen/auditor.py`, and there is one task for each batch on its way; a worker has a bounded number
-of those. Where no rate is given, sending pauses now and then until nothing is in flight, so that an
-answer can be judged without an excuse.
+of those. Where answers are judged, and no rate is given, sending pauses now and then until nothing
+is in flight, so that there is an answer without an excuse.
 """
 
 import asyncio
