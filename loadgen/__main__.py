@@ -82,7 +82,7 @@ def replay(  # noqa: PLR0913, PLR0917  one argument for each option
     rate: Annotated[
         float | None,
         typer.Option(
-            min=1e-6, help="values a second, however slow the answers are; else all at once"
+            min=1e-6, help="values a second, however slow the answers are; else as fast as it can"
         ),
     ] = None,
     batch: Annotated[int, typer.Option(parser=count, help="values in a request, at most")] = 1_000,
