@@ -30,7 +30,7 @@ BLOCKS = [block for page in PAGES for block in blocks_of(page)]
 TOLD = [block for block in BLOCKS if block.is_live]
 TRANSCRIPTS = [block for block in BLOCKS if block.language == "console" and not block.is_live]
 STORIES = sorted({block.page for block in TOLD})
-SHORTER = {"make demo": ".venv/bin/python -m loadgen demo --values 400000"}
+SHORTER = {"make demo": ".venv/bin/python -m loadgen demo --values 800000"}
 PYTHON = re.compile(r"\.venv/bin/python\b|(?<![\w/.])python(?= -m)")
 QUIET_CURL = 'curl() { command curl --silent --show-error "$@"; }\n'
 VARIES = "as_of|worker|source|deltas|bytes|last_heard_s|heartbeat_s"  # ours beats faster
