@@ -1,19 +1,24 @@
 """The commands: `python -m loadgen` lists them."""
 
-from typing import Annotated
+import os
+import sys
+from collections.abc import Callable
+from typing import Annotated, NoReturn
 
 import typer
 
 from loadgen.calls import DEFAULT
 from loadgen.demo import demo as play_demo
 from loadgen.pacer import Split
-from loadgen.session import IN_FLIGHT, IN_FLIGHT_AT_A_RATE, Order
+from loadgen.session import FAILED, IN_FLIGHT, IN_FLIGHT_AT_A_RATE, Order
 from loadgen.session import replay as play
 from loadgen.simulate import play as play_problem
 from loadgen.streams import STREAMS
 from loadgen.watch import EVERY_S_MAX, EVERY_S_MIN
 from loadgen.watch import watch as watch_coordinator
 
+NOBODY_READS = 141  # as of one that SIGPIPE ended
+BATCH_MAX = 2**22  # values: 32 MiB, what a worker takes unless its operator said otherwise
 COORDINATOR, WORKER = "http://127.0.0.1:8000", "http://127.0.0.1:8001"
 NAMES = ", ".join(STREAMS)
 
@@ -31,6 +36,24 @@ def count(text: str) -> int:
     return int(number)
 
 
+def _ended_by(command: Callable[[], int]) -> NoReturn:
+    """With its status; and with a sentence where nobody can be told what came of it."""
+    if sys.stdout is None:
+        sys.stderr.write("Standard output is closed: nobody could be told what came of it.\n")
+        raise typer.Exit(FAILED)
+    try:
+        status = command()
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever read it has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = NOBODY_READS
+    except OSError as error:
+        sys.stderr.write(f"This cannot go on: {error.strerror or error}.\n")
+        sys.stdout = None  # what is buffered cannot be written either
+        status = FAILED
+    raise typer.Exit(status)
+
+
 @app.callback()
 def loadgen() -> None:
     """Streams of values for running services, and what came of them."""
@@ -45,7 +68,7 @@ def demo(
 
     On a terminal all stays up until Ctrl-C.
     """
-    raise typer.Exit(play_demo(values, seed))
+    _ended_by(lambda: play_demo(values, seed))
 
 
 @app.command()
@@ -85,7 +108,9 @@ def replay(  # noqa: PLR0913, PLR0917  one argument for each option
             min=1e-6, help="values a second, however slow the answers are; else as fast as it can"
         ),
     ] = None,
-    batch: Annotated[int, typer.Option(parser=count, help="values in a request, at most")] = 1_000,
+    batch: Annotated[
+        int, typer.Option(min=1, max=BATCH_MAX, help="values in a request, at most")
+    ] = 1_000,
     split: Annotated[Split, typer.Option(help="who gets which values")] = Split.ROUND_ROBIN,
     stream: Annotated[str, typer.Option(help="the name under which they are counted")] = DEFAULT,
     in_flight: Annotated[
@@ -105,8 +130,9 @@ def replay(  # noqa: PLR0913, PLR0917  one argument for each option
 ) -> None:
     """Send a file, or a stream with a name, through running workers, and report what came of it.
 
-    Each value is counted once, however often its batch had to be sent. Status 1: a promise was
-    found broken. 2: it could not be done.
+    Each value is counted once, however often its batch had to be sent.
+
+    Status 1: a promise was found broken. 2: it could not be done. 130: it was stopped.
     """
     order = Order(
         input=what,
@@ -123,7 +149,7 @@ def replay(  # noqa: PLR0913, PLR0917  one argument for each option
         in_flight=in_flight,
         verify=verify,
     )
-    raise typer.Exit(play(order, as_json=as_json))
+    _ended_by(lambda: play(order, as_json=as_json))
 
 
 @app.command()
@@ -137,7 +163,7 @@ def simulate(
     A problem is {"N": 2, "epsilon": 0.01, "data_streams": [[3, 1], [10, 20]], "queries": [1, 3]}.
     With "arrival": "sequential" values come stream after stream, not one from each in turn.
     """
-    raise typer.Exit(play_problem(problem))
+    _ended_by(lambda: play_problem(problem))
 
 
 @app.command()
@@ -154,7 +180,7 @@ def watch(
 
     Where standard output is no terminal, one line for each look.
     """
-    raise typer.Exit(watch_coordinator(url, stream, every))
+    _ended_by(lambda: watch_coordinator(url, stream, every))
 
 
 if __name__ == "__main__":

@@ -12,9 +12,10 @@ import asyncio
 import time
 from collections import Counter, deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TypeAlias
 
-from loadgen.calls import MEET_S, BadReply, Calls, NoReply, Target, Traffic
+from loadgen.calls import PATIENCE_S, BadReply, Calls, NoReply, Target, Traffic
 from loadgen.report import Report
 from loadgen.streams import Floats
 from loadgen.truth import Answer, Values, judged
@@ -68,11 +69,11 @@ class Books:
 
 
 class Auditor:
-    def __init__(self, calls: Calls, target: Target, report: Report, *, verify: bool) -> None:
+    def __init__(self, calls: Calls, target: Target, report: Report) -> None:
         self._calls, self._target, self._report = calls, target, report
-        self.verify, self._books = verify, Books(keeps=verify)
+        self._books = Books(keeps=report.verify)
         self._acknowledged = [0 for _ in target.workers]
-        self._received = [0 for _ in target.workers]  # as the workers say
+        self._is_complete = False
         self._names: list[str] = []
         self._traffic_before, self._counted_before = Traffic(), 0
         self._known_since: deque[tuple[float, int]] = deque(maxlen=HISTORY)
@@ -84,43 +85,54 @@ class Auditor:
 
     async def begin(self) -> None:
         """Who is there, and what they count already; nobody can verify what others sent."""
-        calls, target = self._calls, self._target
+        calls, target, verify = self._calls, self._target, self._report.verify
         self._names = [await calls.name(worker) for worker in target.workers]
-        if self.verify and (twice := Counter(self._names).most_common(1)[0])[1] > 1:
-            raise BadReply(
-                f"{twice[1]} addresses lead to a worker that calls itself {twice[0]!r}: to verify, "
-                "name each worker once, and let each have a name of its own"
-            )
-        answer = await calls.median(target.coordinator, target.stream, patience_s=MEET_S)
-        if self.verify and answer.count:
-            raise BadReply(
-                f"stream {target.stream!r} already has {answer.count:,} values that nobody here "
-                "knows, so no answer can be verified: choose another --stream"
-            )
-        if self.verify:
+        await calls.meet(target.coordinator)
+        answer = await calls.median(target.coordinator, target.stream)
+        if verify:
+            self._check_that_it_can_be(answer)
             await calls.ready(target.coordinator)
         self._counted_before = answer.count
         self._traffic_before = sum((await self._traffic()).values(), Traffic())
+
+    def _check_that_it_can_be(self, answer: Answer) -> None:
+        """Verified, that is."""
+        name, times = Counter(self._names).most_common(1)[0]
+        if times > 1:
+            raise BadReply(
+                f"{times} addresses lead to a worker that calls itself {name!r}: to verify, name "
+                "each worker once, and let each have a name of its own"
+            )
+        if answer.count:
+            raise BadReply(
+                f"stream {self._target.stream!r} already has {answer.count:,} values that nobody "
+                "here knows, so no answer can be verified: choose another --stream"
+            )
 
     def sent(self, number: int, batch: Floats) -> None:
         self._books.sent(number, batch)
         self._report.requests, self._report.sent = number + 1, self._report.sent + len(batch)
 
-    def acknowledged(self, number: int, worker: int, received: int) -> None:
+    def acknowledged(self, number: int, worker: int) -> None:
         count, report = len(self._books.acknowledged(number)), self._report
         self._acknowledged[worker] += count
-        self._received[worker] = max(self._received[worker], received)
         report.acknowledged += count
-        report.repeated = self._calls.repeated
         self._known_since.append((time.monotonic(), report.acknowledged))
 
-    async def keep_asking(self, show: Show) -> None:
+    async def keep_asking(self) -> None:
         traffic_at = 0.0
         while True:
             await self.ask()
             if time.monotonic() >= traffic_at:
-                await self._count_traffic()
+                with suppress(NoReply):
+                    await self._count_traffic(patience_s=0.0)
                 traffic_at = time.monotonic() + TRAFFIC_S
+            await asyncio.sleep(ASK_S)
+
+    async def keep_showing(self, show: Show) -> None:
+        while True:
+            self._report.repeated = self._calls.repeated
+            self._report.look_at_the_clock()
             show(self._report)
             await asyncio.sleep(ASK_S)
 
@@ -146,12 +158,16 @@ class Auditor:
         report.certificate = answer.rank_error
         report.counted = answer.count - self._counted_before
         report.incomplete += not answer.complete
+        self._is_complete = answer.complete
         self._note_age(asked)
         if self._books.values is not None:
             self._judge(answer, self._books.values)
 
     def _note_age(self, asked: float) -> None:
-        """Since when more was acknowledged than the answer covers."""
+        """Since when, at least, more was acknowledged than the answer covers.
+
+        It may cover batches in flight instead: their count is all that it tells.
+        """
         report, known = self._report, self._known_since
         while known and known[0][1] <= report.counted:
             known.popleft()
@@ -165,6 +181,7 @@ class Auditor:
         report.error = verdict.error
         if not unsure:
             report.exact, report.beside_exact = values.median(), answer.median
+            report.beside_error = verdict.error
         if verdict.breach:
             report.breach(verdict.breach)
         if answer.complete and answer.count:
@@ -175,33 +192,33 @@ class Auditor:
 
     async def settle(self) -> None:
         """All workers say what they have; then one more answer, and the counts."""
-        target = self._target
+        target, report = self._target, self._report
         for worker, acknowledged in zip(target.workers, self._acknowledged, strict=True):
             if acknowledged:
                 await self._calls.flush(worker, target.stream)
-        if self.verify:
+        if report.verify and report.acknowledged:
             await self._until_complete()
         await self.ask()
         counted = await self._count_traffic()
-        if self.verify:
+        if report.verify:
             self._compare(counted)
 
     def _compare(self, counted: dict[str, int]) -> None:
+        """Nothing is proven of what a silent worker has, so nothing is broken either."""
         report, sent = self._report, Counter[str]()
-        for name, acknowledged, received in zip(
-            self._names, self._acknowledged, self._received, strict=True
-        ):
+        for name, acknowledged in zip(self._names, self._acknowledged, strict=True):
             sent[name] += acknowledged
-            if acknowledged != received:
-                what = f"{name} acknowledged {acknowledged:,} values, and says that it received"
-                report.breach(f"{what} {received:,}")
-        if counted != +sent or report.counted != report.acknowledged:
-            report.breach(
-                f"acknowledged were {dict(+sent)}, in all {report.acknowledged:,}; "
-                f"counted are {counted}, in all {report.counted:,}"
-            )
-        if not report.checked:
-            report.breach("no answer was complete, so there was none to check")
+        report.settled = self._is_complete and report.checked > 0
+        what = (
+            f"acknowledged were {dict(+sent)}, in all {report.acknowledged:,}; "
+            f"counted are {counted}, in all {report.counted:,}"
+        )
+        if not report.acknowledged:
+            report.failed = "nothing was sent, so there was no answer to check"
+        elif not report.settled:
+            report.failed = f"the last answer is not complete, somebody is silent: {what}"
+        elif counted != +sent or report.counted != report.acknowledged:
+            report.breach(what)
 
     async def _until_complete(self) -> None:
         """Or until it was waited for long enough."""
@@ -212,11 +229,12 @@ class Auditor:
                 return
             await asyncio.sleep(ASK_S)
 
-    async def _count_traffic(self) -> dict[str, int]:
+    async def _count_traffic(self, patience_s: float = PATIENCE_S) -> dict[str, int]:
         """How many values of each worker are counted."""
-        traffic = await self._traffic()
+        traffic = await self._traffic(patience_s)
         self._report.traffic = sum(traffic.values(), Traffic()) - self._traffic_before
         return {name: one.count for name, one in traffic.items()}
 
-    async def _traffic(self) -> dict[str, Traffic]:
-        return await self._calls.traffic(self._target.coordinator, self._target.stream)
+    async def _traffic(self, patience_s: float = PATIENCE_S) -> dict[str, Traffic]:
+        target = self._target
+        return await self._calls.traffic(target.coordinator, target.stream, patience_s=patience_s)

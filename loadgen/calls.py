@@ -17,6 +17,7 @@ import httpx
 
 from loadgen.streams import Floats
 from loadgen.truth import Answer
+from loadgen.words import legible
 
 DEFAULT = "default"  # the stream that nobody need name
 VALUES, OK, ACCEPTED = "/values", 200, 202
@@ -80,7 +81,8 @@ class Address:
     host: str | None = None
 
     def __str__(self) -> str:
-        return self.url
+        """Without the password, if it has one."""
+        return _bare(httpx.URL(self.url).copy_with(userinfo=b""))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,18 +106,17 @@ class Calls:
     async def close(self) -> None:
         await self._client.aclose()
 
-    async def post(self, worker: Address, stream: str, batch: Floats, key: str) -> int:
-        """Until it is acknowledged; returns how many values the worker has received in all."""
+    async def post(self, worker: Address, stream: str, batch: Floats, key: str) -> None:
+        """Until it is acknowledged."""
         data = batch.astype("<f8").tobytes()
         headers = PACKED | {"idempotency-key": key}
         reply = await self._ask(
             "POST", worker, VALUES, stream=stream, content=data, headers=headers
         )
         with _understood(f"{worker} is no worker: its {VALUES} says {reply}"):
-            accepted, count = int(reply["accepted"]), int(reply["count"])
+            accepted = int(reply["accepted"])
         if accepted != len(batch):
             raise BadReply(f"{worker} was given {len(batch)} values, and accepted {accepted}")
-        return count
 
     async def flush(self, worker: Address, stream: str) -> None:
         await self._ask("POST", worker, "/flush", stream=stream)
@@ -125,6 +126,12 @@ class Calls:
         health = await self._ask("GET", worker, "/health", patience_s=MEET_S)
         with _understood(f"{worker} is no worker: its /health says {health}"):
             return str(health["worker"])
+
+    async def meet(self, coordinator: Address) -> None:
+        """A worker has a median, too."""
+        health = await self._ask("GET", coordinator, "/health", patience_s=MEET_S)
+        with _understood(f"{coordinator} is no coordinator: its /health says {health}"):
+            float(health["epsilon"])
 
     async def ready(self, service: Address) -> None:
         """Until it is."""
@@ -145,9 +152,12 @@ class Calls:
         with _understood(f"{coordinator} is no coordinator: its /median says {reply}"):
             return Answer(**{name: reply[name] for name in Answer.__dataclass_fields__})
 
-    async def traffic(self, coordinator: Address, stream: str) -> dict[str, Traffic]:
+    async def traffic(
+        self, coordinator: Address, stream: str, *, patience_s: float = PATIENCE_S
+    ) -> dict[str, Traffic]:
         """By the names of the workers; one may have several sources."""
-        reply, told = await self._ask("GET", coordinator, "/workers"), dict[str, Traffic]()
+        reply = await self._ask("GET", coordinator, "/workers", patience_s=patience_s)
+        told = dict[str, Traffic]()
         with _understood(f"{coordinator} is no coordinator: its /workers says {reply}"):
             for row in reply["workers"]:
                 if row["stream"] == stream:
@@ -206,16 +216,16 @@ def _understood(trouble: str) -> Iterator[None]:
     try:
         yield
     except (KeyError, TypeError, ValueError):
-        raise BadReply(trouble[:500]) from None
+        raise BadReply(legible(trouble)) from None
 
 
 def _refusal(what: str, response: httpx.Response) -> tuple[str, str]:
     """A sentence, and the code of what is wrong where there is one."""
-    said, code = response.text[:500], ""
+    said, code = response.text, ""
     with suppress(ValueError, KeyError, TypeError):
         error = response.json()["error"]
         said, code = str(error["message"]), str(error["code"])
-    return f"{what} got {response.status_code}: {said}", code
+    return f"{what} got {response.status_code}: {legible(said)}", code
 
 
 def resolved(urls: Iterable[str]) -> list[Address]:
@@ -254,7 +264,8 @@ def _parsed(url: str) -> httpx.URL:
         parsed = httpx.URL(url)
     except httpx.InvalidURL as error:
         raise BadReply(f"{url!r} is no address: {error}") from None
-    is_bare = not parsed.query and not parsed.fragment and (parsed.port or 1) <= PORT_MAX
+    port = 80 if parsed.port is None else parsed.port
+    is_bare = not parsed.query and not parsed.fragment and 0 < port <= PORT_MAX
     if parsed.scheme not in {"http", "https"} or not parsed.host or not is_bare:
         raise BadReply(f"{url!r} is no address: it must be like http://127.0.0.1:8001")
     return parsed

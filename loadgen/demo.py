@@ -14,15 +14,13 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from rich.console import Console
-
 from loadgen.calls import BadReply, Calls, Target, address_of
 from loadgen.islands import planned, turns
 from loadgen.pacer import Turn
 from loadgen.replay import Manner, Replay, ungrouped
 from loadgen.report import Report
 from loadgen.services import ServiceFailed, Services, running
-from loadgen.view import result, view
+from loadgen.view import Console, result, view
 
 WORKERS = 4
 TURN_S = 0.1

@@ -6,6 +6,7 @@ rate was asked for, that is when its worker had room for one more.
 """
 
 import math
+import time
 from dataclasses import asdict, dataclass, field
 from pathlib import PurePath
 from typing import Any
@@ -57,6 +58,7 @@ class Report:
     phase: str = ""
     what: str = ""
     seconds: float = 0.0
+    """From the first batch to the last 202."""
     share_read: float | None = None
     left_out: int = 0
     processor_s: float = 0.0
@@ -64,17 +66,21 @@ class Report:
 
     requests: int = 0
     repeated: int = 0
+    given: int = 0
+    """Values that were due, as are the next three; then those that left."""
     sent: int = 0
-    """Values, as are the next two."""
     acknowledged: int = 0
     counted: int = 0
     posts: Latencies = field(default_factory=Latencies)
     late_s_max: float = 0.0
+    input_late_s: float = 0.0
+    """How long the schedule waited for its input, in all."""
 
     median: float | None = None
     exact: float | None = None
-    """When last nothing was in flight; and the answer then."""
+    """When last nothing was in flight; then the answer of that moment, and its error."""
     beside_exact: float | None = None
+    beside_error: float = 0.0
     error: float = 0.0
     certificate: float = 0.0
     epsilon: float = 0.0
@@ -92,7 +98,28 @@ class Report:
     breaches: list[str] = field(default_factory=list)
     broken: int = 0
     traffic: Traffic = field(default_factory=Traffic)
+    settled: bool = False
+    """The last answer was complete, and the counts were compared."""
     stopped_early: bool = False
+    failed: str = ""
+    """Why it could not be done to its end."""
+
+    def start(self) -> None:
+        self._began, self._busy = time.monotonic(), time.process_time()
+
+    def look_at_the_clock(self) -> None:
+        if self._began and not self._ended:
+            self.seconds = time.monotonic() - self._began
+            self.processor_s = time.process_time() - self._busy
+
+    def end(self, phase: str) -> None:
+        """All is acknowledged; what is left to do takes no time of the services'."""
+        self.look_at_the_clock()
+        self._ended, self.phase, self.what = True, phase, ""
+
+    def __post_init__(self) -> None:
+        self._began = self._busy = 0.0
+        self._ended = False
 
     def breach(self, what: str) -> None:
         self.broken += 1
@@ -137,10 +164,12 @@ class Report:
                 "repeated": self.repeated,
                 "latency_s": self.posts.facts,
                 "late_s_max": self.late_s_max,
+                "input_late_s": self.input_late_s,
             },
             "answers": {
                 "median": self.median,
                 "exact_median": self.exact,
+                "median_beside_exact": self.beside_exact,
                 "count": len(self.asked),
                 "unanswered": self.unanswered,
                 "incomplete": self.incomplete,
@@ -149,15 +178,16 @@ class Report:
                 "missing_share_max": self.missing_share_max,
             },
             "promise": {
-                "verified": self.verify,
+                "verified": self.settled,
                 "epsilon": self.epsilon,
                 "checked": self.checked,
                 "checked_with_nothing_in_flight": self.quiet,
-                "rank_error_max": self.error_max,
-                "certificate_max": self.certificate_max,
+                "rank_error_max": self.error_max if self.checked else None,
+                "certificate_max": self.certificate_max if self.checked else None,
                 "violations": self.broken,
                 "examples": self.breaches,
             },
             "traffic": asdict(self.traffic) | {"share": self.share_sent},
             "stopped_early": self.stopped_early,
+            "failed": self.failed or None,
         }

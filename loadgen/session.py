@@ -11,14 +11,13 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from rich.console import Console
-
 from loadgen.calls import DEFAULT, BadReply, Calls, Target, address_of, resolved
 from loadgen.inputs import BadInput, Input, Wanted, opened
 from loadgen.pacer import Deal, Split, Turn, turns
 from loadgen.replay import Manner, Replay
 from loadgen.report import Report
-from loadgen.view import result, view
+from loadgen.truth import CannotKeep
+from loadgen.view import Console, result, view
 
 KEPT, BROKEN, FAILED, STOPPED = 0, 1, 2, 130
 IN_FLIGHT, IN_FLIGHT_AT_A_RATE = 4, 64
@@ -45,22 +44,31 @@ class Order:
 
 def replay(order: Order, *, as_json: bool) -> int:
     """All but the report goes to standard error, where the report is for programs."""
-    console = Console(highlight=False, stderr=as_json)
+    console, report = Console(highlight=False, stderr=as_json), Report(order.input, workers=0)
     try:
-        report = asyncio.run(_replayed(order, console))
-    except (BadInput, BadReply) as error:
-        Console(stderr=True, highlight=False).print(str(error), markup=False, soft_wrap=True)
-        return FAILED
-    except KeyboardInterrupt:
-        return STOPPED
+        asyncio.run(_replayed(order, console, report))
+    except (BadInput, BadReply, CannotKeep) as error:
+        report.failed = str(error)
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        report.stopped_early = True
     if as_json:
         sys.stdout.write(json.dumps(report.facts, indent=2) + "\n")
-    else:
+    elif report.sent:
         console.print(result(report))
-    return BROKEN if report.broken else STOPPED if report.stopped_early else KEPT
+    if report.failed:
+        Console(stderr=True, highlight=False).print(report.failed, markup=False, soft_wrap=True)
+    return _status(report)
 
 
-async def _replayed(order: Order, console: Console) -> Report:
+def _status(report: Report) -> int:
+    if report.broken:
+        return BROKEN
+    if report.stopped_early:
+        return STOPPED
+    return FAILED if report.failed else KEPT
+
+
+async def _replayed(order: Order, console: Console, report: Report) -> None:
     target = Target(
         workers=resolved(order.workers),
         coordinator=address_of(order.coordinator),
@@ -68,25 +76,30 @@ async def _replayed(order: Order, console: Console) -> Report:
     )
     if not (workers := len(target.workers)):
         raise BadInput("There is no worker to send anything to: name some with --workers.")
-    wanted = Wanted(
-        values=order.values,
-        column=order.column,
-        skips=order.skip_bad,
-        seed=order.seed,
-        workers=workers,
+    given = opened(
+        order.input,
+        Wanted(
+            values=order.values,
+            column=order.column,
+            skips=order.skip_bad,
+            seed=order.seed,
+            workers=workers,
+        ),
     )
-    given = opened(order.input, wanted)
-    report = Report(given.name, workers, given.count, verify=order.verify)
-    in_flight = order.in_flight or (IN_FLIGHT_AT_A_RATE if order.rate else IN_FLIGHT)
+    report.input, report.workers, report.planned = given.name, workers, given.count
+    report.verify = order.verify
+    manner = Manner(
+        rate=order.rate,
+        batch=order.batch,
+        in_flight=order.in_flight or (IN_FLIGHT_AT_A_RATE if order.rate else IN_FLIGHT),
+    )
+    plan = _turns(given, _deal(order, given), order.batch, report)
     calls = Calls()
     try:
-        replay = Replay(calls, target, Manner(rate=order.rate, in_flight=in_flight), report)
         with view(console, report) as show:
-            plan = _turns(given, _deal(order, given), order.batch, report)
-            await replay.play(plan, show, _stop_by_signals())
+            await Replay(calls, target, manner, report).play(plan, show, _stop_by_signals())
     finally:
         await calls.close()
-    return report
 
 
 def _deal(order: Order, given: Input) -> Deal:
@@ -106,13 +119,14 @@ def _turns(given: Input, deal: Deal, batch: int, report: Report) -> Iterator[Tur
 
 
 def _stop_by_signals() -> asyncio.Event:
-    """Set by the first Ctrl-C or SIGTERM; the second ends all at once."""
-    stop, loop = asyncio.Event(), asyncio.get_running_loop()
+    """Set by the first Ctrl-C or SIGTERM; another ends all at once."""
+    stop, loop, whole = asyncio.Event(), asyncio.get_running_loop(), asyncio.current_task()
+
+    def signalled() -> None:
+        if stop.is_set() and whole:
+            whole.cancel()
+        stop.set()
+
     for one in (signal.SIGINT, signal.SIGTERM):
-
-        def first(one: signal.Signals = one) -> None:
-            stop.set()
-            loop.remove_signal_handler(one)
-
-        loop.add_signal_handler(one, first)
+        loop.add_signal_handler(one, signalled)
     return stop

@@ -34,6 +34,10 @@ ROUNDING = 1e-6  # ranks: what r * c may be off by, far less than the half that 
 HALVINGS = 40
 
 
+class CannotKeep(RuntimeError):
+    """There is no room for all values."""
+
+
 @dataclass(frozen=True)
 class Answer:
     """What the coordinator answers, as far as it is checked."""
@@ -89,7 +93,15 @@ class Values:
             self._count += len(some)
             batch = batch[len(some) :]
             if self._count % RUN == 0:
-                self._file.write(np.sort(self._run).tobytes())
+                self._keep(np.sort(self._run))
+
+    def _keep(self, run: Floats) -> None:
+        try:
+            self._file.write(run.tobytes())
+            self._file.flush()
+        except OSError as error:
+            what = f"all values must be kept to verify answers, and {error.strerror}"
+            raise CannotKeep(f"{what}: is there another disk, which TMPDIR could name?") from None
 
     def ranks(self, value: float) -> Ranks:
         """NaN is nowhere: it has no ranks, and so the largest error."""
@@ -135,7 +147,6 @@ class Values:
     def _runs(self) -> NDArray[np.float64]:
         rows = self._count // RUN
         if rows != len(self._mapped):
-            self._file.flush()
             mapped = np.memmap(self._file, np.float64, "r", shape=(rows, RUN))
             self._mapped = np.asarray(mapped)  # a plain array is indexed ten times as quickly
         return self._mapped

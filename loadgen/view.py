@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from rich.console import Console, Group, RenderableType
+from rich import console
+from rich.console import Group, RenderableType
 from rich.constrain import Constrain
 from rich.live import Live
 from rich.padding import Padding
@@ -18,25 +19,33 @@ from loadgen.report import Latencies, Report
 WIDTH_MAX = 90
 FRAMES_A_SECOND = 8
 LINES = 10  # plain ones, over a whole replay
-LINE_S = 5.0  # between two, where nobody knows how long it will be
+LINE_S = 5.0  # between two, at most
+SHOWN_S = 0.001  # what is less is not worth a row
 
 Row = tuple[str, str, str | ProgressBar]
 
 
+class Console(console.Console):
+    """One that leaves it to others what to do where nobody reads any more."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
 @contextmanager
-def view(console: Console, report: Report) -> Iterator[Show]:
+def view(on: Console, report: Report) -> Iterator[Show]:
     """Call what it gives whenever the report has changed."""
-    if console.is_terminal:
+    if on.is_terminal:
         live = _LiveView(report)
         with Live(
             get_renderable=live.render,
-            console=console,
+            console=on,
             refresh_per_second=FRAMES_A_SECOND,
             transient=True,
         ):
             yield live
     else:
-        yield _PlainView(console)
+        yield _PlainView(on)
 
 
 class _LiveView:
@@ -70,28 +79,32 @@ class _LiveView:
 
 
 class _PlainView:
-    def __init__(self, console: Console) -> None:
-        self._console = console
+    def __init__(self, on: Console) -> None:
+        self._console = on
         self._next_share, self._next_s = 0.0, 0.0
 
     def __call__(self, report: Report) -> None:
-        share = report.share_done
-        is_due = report.seconds >= self._next_s if share is None else share >= self._next_share
-        if report.acknowledged and is_due:
-            self._next_share, self._next_s = (share or 0.0) + 1 / LINES, report.seconds + LINE_S
+        share = report.share_done or 0.0
+        is_due = share >= self._next_share and report.share_done is not None
+        if report.sent and (is_due or report.seconds >= self._next_s):
+            self._next_share, self._next_s = share + 1 / LINES, report.seconds + LINE_S
             self._console.print(_line(report), soft_wrap=True)
 
 
 def _line(report: Report) -> str:
-    median = f"median {_value(report.median)}"
-    if report.verify and report.exact is not None:
-        median = f"median {_value(report.beside_exact)}  exact {_value(report.exact)}"
+    """Side by side stands what is of one moment."""
+    median, error = report.median, report.error
+    if report.exact is not None:
+        median, error = report.beside_exact, report.beside_error
+    told = f"median {_value(median)}"
+    if report.exact is not None:
+        told += f"  exact {_value(report.exact)}"
     if report.verify:
-        median += f"  off by {percent(report.error)}"
-    return (
-        f"{report.label:14} {report.acknowledged:>9,} values  {median}"
-        f"  certificate {percent(report.certificate)}  sent {_sent(report)}"
-    )
+        told += f"  off by {percent(error) if report.checked else '-'}"
+    certificate = percent(report.certificate) if report.median is not None else "-"
+    told += f"  certificate {certificate}  sent {_sent(report)}"
+    told += f"  repeated {report.repeated:,}" if report.repeated else ""
+    return f"{report.label:14} {report.acknowledged:>9,} values  {told}"
 
 
 def _numbers(report: Report) -> Table:
@@ -118,14 +131,18 @@ def result(report: Report, *, times: bool = True) -> RenderableType:
 
 def _headline(report: Report) -> str:
     if report.broken:
-        return f"The promise was broken, {report.broken:,} times"
+        return "The promise was broken" + (
+            f", {report.broken:,} times" if report.broken > 1 else ""
+        )
+    if report.failed:
+        return "It could not be done"
     if report.stopped_early:
         return "Stopped before the end"
     return "The promise was kept" if report.verify else "Replayed"
 
 
 def _breaches(report: Report) -> list[RenderableType]:
-    return ["", *(Text(f"- {breach}") for breach in report.breaches)] if report.breaches else []
+    return ["", *(Text(f"- {one}") for one in report.breaches)] if report.breaches else []
 
 
 def _promise(report: Report) -> list[Row]:
@@ -141,14 +158,13 @@ def _promise(report: Report) -> list[Row]:
 
 
 def _counts(report: Report) -> list[Row]:
-    counted = "none lost, none counted twice" if report.verify and not report.broken else ""
-    left = (report.planned or 0) - report.acknowledged - report.left_out
+    counted = "none lost, none counted twice" if report.settled and not report.broken else ""
+    unsure = report.sent - report.acknowledged
+    left = max(0, (report.planned or 0) - report.sent - report.left_out)
+    remarks = [f"{unsure:,} more may be counted or not"] if unsure else []
+    remarks += [f"{left:,} not sent"] if left else []
     rows: list[Row] = [
-        (
-            "values acknowledged",
-            f"{report.acknowledged:,}",
-            f"{left:,} not sent" if left > 0 else "",
-        ),
+        ("values acknowledged", f"{report.acknowledged:,}", ", ".join(remarks)),
         ("values counted", f"{report.counted:,}", counted),
     ]
     if report.left_out:
@@ -164,25 +180,29 @@ def _times(report: Report) -> list[Row]:
         ("seconds", f"{report.seconds:,.1f}", own),
         ("values a second", f"{report.values_a_second:,.0f}", ""),
         ("requests", f"{report.requests:,}", repeated),
-        ("their latency", *_latency(report.posts)),
-        ("that of answers", *_latency(report.asked)),
-        ("answers were behind", *_latency(report.stale)),
+        ("latency of requests", *_latency(report.posts)),
+        ("latency of answers", *_latency(report.asked)),
+        ("answers behind by", *_latency(report.stale)),
     ]
     if report.late_s_max:
         rows.insert(
             4, ("late to leave", _seconds(report.late_s_max), "at most, and part of latency")
         )
+    if report.input_late_s >= SHOWN_S:
+        rows.append(("input was late", _seconds(report.input_late_s), "in all, and not of latency"))
+    if report.unanswered:
+        rows.append(("not answered", f"{report.unanswered:,}", "of the questions for the median"))
     return rows
 
 
 def _latency(latencies: Latencies) -> tuple[str, str]:
-    """The middle, and how the rest are."""
+    """What half of them take at most; and how the rest are."""
     facts = latencies.facts
     if not facts:
         return "-", ""
     return (
         _seconds(facts["p50"]),
-        f"99 % within {_seconds(facts['p99'])}, all {_seconds(facts['max'])}",
+        f"half; 99 % {_seconds(facts['p99'])}, all {_seconds(facts['max'])}",
     )
 
 

@@ -181,13 +181,15 @@ class Processes:
         return self._kept(self.coordinator_)
 
     def worker(self, name: str, **settings: object) -> Service:
+        """On a port of its own, unless one is among the settings."""
         settings = {
+            "port": free_port(),
             "worker_name": name,
             "coordinator_url": f"http://127.0.0.1:{self.port}",
             "backoff_s_max": HEARTBEAT_S / 2,
         } | settings
         log = self._logs / f"worker-{name}.log"
-        worker = Service("worker_service", port=free_port(), log=log, **settings)
+        worker = Service("worker_service", port=int(str(settings.pop("port"))), log=log, **settings)
         self.workers[name] = worker
         return self._kept(worker)
 

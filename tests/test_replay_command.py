@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -28,16 +29,25 @@ class System:
         self.coordinator = processes.cluster("one", "two")
         self.workers = ",".join(worker.url for worker in processes.workers.values())
 
+    def tell(self, worker: str, what: signal.Signals) -> None:
+        self._processes.workers[worker].tell(what)
+
+    def restart(self, worker: str) -> None:
+        """As an operator would, on the same port."""
+        old = self._processes.workers[worker]
+        old.tell(signal.SIGTERM)
+        old.ended()
+        self._processes.worker(worker, port=old.port)
+
     def begin(self, *arguments: str, **more: Any) -> subprocess.Popen[str]:
         addresses = ["--workers", self.workers, "--coordinator", self.coordinator.url]
         return subprocess.Popen(  # noqa: S603  our own module, no shell
             [sys.executable, "-m", "loadgen", "replay", *addresses, *arguments],
             cwd=TOP,
             stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            **more,
+            **({"stdout": subprocess.PIPE} | more),
         )
 
     def replay(self, *arguments: str, given: str = "") -> tuple[int, str, str]:
@@ -123,7 +133,7 @@ def test_standard_input_is_replayed_as_it_comes(system: System) -> None:
 def test_what_is_no_value_stops_it_with_a_sentence_or_is_left_out(system: System) -> None:
     bad = ["-", "--stream", "bad"]
     status, said, complained = system.replay(*bad, "--json", given="1\n2\nthree\n")
-    assert (status, said) == (2, "")
+    assert (status, complained.strip()) == (2, json.loads(said)["failed"])
     assert "line 3: 'three' is no number" in complained
     facts = system.facts("-", "--stream", "some", "--skip-bad", given="1\nNaN\n\n3\n")
     assert (facts["values"]["acknowledged"], facts["values"]["left_out"]) == (2, 1)
@@ -196,3 +206,52 @@ def test_a_broken_promise_is_status_one_and_told(
     said = capsys.readouterr().out
     assert "The promise was broken" in said
     assert "- the served median 1.0 is off by" in said
+
+
+@pytest.mark.parametrize("arguments", [["calm"], ["calm", "--json"], ["calm", "--verify"]])
+def test_where_nobody_reads_it_ends_quietly(arguments: list[str], system: System) -> None:
+    process = system.begin(*arguments, "--values", "2e5", "--stream", f"unread{arguments}")
+    assert process.stdout
+    process.stdout.close()
+    assert process.stderr
+    complained = process.stderr.read()
+    assert (process.wait(SOON_S), "Traceback" in complained) == (141, False)
+
+
+def test_where_nothing_can_be_written_it_says_so(system: System) -> None:
+    with Path("/dev/full").open("w") as full:
+        process = system.begin("-", "--stream", "full", stdout=full)
+        _, complained = process.communicate("1\n2\n", timeout=SOON_S)
+    assert (process.returncode, complained) == (2, "This cannot go on: No space left on device.\n")
+
+
+def test_a_worker_that_stops_and_starts_again_breaks_nothing(system: System) -> None:
+    """It says goodbye, and is another source then: all is counted."""
+    arguments = ["calm", "--values", "6e4", "--rate", "2e4", "--batch", "100", "--verify"]
+    process = system.begin(*arguments, "--json", "--stream", "again")
+    until(lambda: system.count("again") > 5_000, "some are counted")
+    system.restart("two")
+    said, complained = process.communicate(timeout=SOON_S)
+    facts = json.loads(said)
+    assert process.returncode == 0, (facts, complained)
+    assert facts["values"]["counted"] == 60_000
+    assert facts["requests"]["repeated"] > 0
+
+
+def test_stopped_twice_it_ends_at_once_and_still_reports(system: System) -> None:
+    """The second time while it waits for a worker that does not answer."""
+    process = system.begin("calm", "--values", "1e9", "--json", "--stream", "stopped-twice")
+    until(lambda: system.count("stopped-twice"), "it has begun")
+    system.tell("one", signal.SIGSTOP)
+    try:
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.5)
+        process.send_signal(signal.SIGINT)
+        said, complained = process.communicate(timeout=SOON_S)
+    finally:
+        system.tell("one", signal.SIGCONT)
+    facts = json.loads(said)
+    assert (process.returncode, facts["stopped_early"]) == (130, True)
+    assert facts["values"]["sent"] >= facts["values"]["acknowledged"] > 0
+    assert not facts["promise"]["verified"]
+    assert "Traceback" not in complained

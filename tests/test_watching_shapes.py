@@ -5,7 +5,7 @@ import pytest
 from rich.cells import cell_len
 
 from loadgen.watching.shapes import GLYPHS, bar, large
-from loadgen.watching.words import ago, legible, number, rate, size
+from loadgen.words import ago, legible, number, rate, size
 
 
 class TestWords:

@@ -16,7 +16,7 @@ from typing import Any, Self, TypeVar
 import httpx
 
 from loadgen.watching.look import ODD, Answer, Look, sources_of, streams_of, worker_of
-from loadgen.watching.words import legible
+from loadgen.words import legible
 
 CONNECT_S_MAX, READ_S_MAX = 2.0, 5.0
 LOOK_S_MAX = 15.0  # for all that is asked at once

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from rich.text import Text
 
 from loadgen.watching.watched import CURVE_S, Moment, Watched
-from loadgen.watching.words import ago, number
+from loadgen.words import ago, number
 
 BLOCKS = " ▁▂▃▄▅▆▇█"
 

@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from loadgen.watching.words import legible
+from loadgen.words import legible
 
 ODD = (KeyError, TypeError, ValueError, OverflowError, RecursionError)
 

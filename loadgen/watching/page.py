@@ -28,7 +28,7 @@ from loadgen.watching.look import Answer
 from loadgen.watching.shapes import BAR, BAR_MIN, bar, large
 from loadgen.watching.table import table
 from loadgen.watching.watched import Watched
-from loadgen.watching.words import ago, number, rate, size
+from loadgen.words import ago, number, rate, size
 
 
 @dataclass(frozen=True)

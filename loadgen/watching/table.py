@@ -14,7 +14,7 @@ from rich.text import Text
 from loadgen.watching.look import Source
 from loadgen.watching.shapes import BAR, BAR_MIN, bar
 from loadgen.watching.watched import Watched
-from loadgen.watching.words import ago, size
+from loadgen.words import ago, size
 
 ALWAYS = {"worker", "state", "share", "heard"}
 WANTED = ("sent", "patience", "values", "allowance", "deltas")

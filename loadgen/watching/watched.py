@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from loadgen.watching.look import Answer, Look, Source
-from loadgen.watching.words import some
+from loadgen.words import some
 
 CURVE_S = 180.0  # the last minutes
 MOMENTS = 400  # are kept, or more where these are fewer than fill that
