@@ -1,1 +1,1 @@
-"""Streams of values for running services, and what came of them. Speaks HTTP only."""
+"""Values for running services, and what came of them. HTTP only; `simulate` speaks to nobody."""

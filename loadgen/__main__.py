@@ -10,17 +10,17 @@ import typer
 from loadgen.calls import DEFAULT
 from loadgen.demo import demo as play_demo
 from loadgen.pacer import Split
+from loadgen.scenarios import SCENARIOS
 from loadgen.session import FAILED, IN_FLIGHT, IN_FLIGHT_AT_A_RATE, Order
 from loadgen.session import replay as play
 from loadgen.simulate import play as play_problem
-from loadgen.streams import STREAMS
 from loadgen.watch import EVERY_S_MAX, EVERY_S_MIN
 from loadgen.watch import watch as watch_coordinator
 
 NOBODY_READS = 141  # as of one that SIGPIPE ended
 BATCH_MAX = 2**22  # values: 32 MiB, what a worker takes unless its operator said otherwise
 COORDINATOR, WORKER = "http://127.0.0.1:8000", "http://127.0.0.1:8001"
-NAMES = ", ".join(STREAMS)
+NAMES = ", ".join(SCENARIOS)
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 
@@ -78,7 +78,7 @@ def replay(  # noqa: PLR0913, PLR0917  one argument for each option
         typer.Argument(
             metavar="INPUT",
             help=f"a file (.csv, .tsv, text with one number a line, each also as .gz; .npy), - "
-            f"for standard input, or a stream with a name: {NAMES}",
+            f"for standard input, or a scenario: {NAMES}",
         ),
     ],
     workers: Annotated[
@@ -101,7 +101,7 @@ def replay(  # noqa: PLR0913, PLR0917  one argument for each option
     skip_bad: Annotated[
         bool, typer.Option("--skip-bad", help="leave out what is no value, and count it")
     ] = False,
-    seed: Annotated[int, typer.Option(min=0, help="what streams are drawn from")] = 1,
+    seed: Annotated[int, typer.Option(min=0, help="what a scenario is drawn from")] = 1,
     rate: Annotated[
         float | None,
         typer.Option(
@@ -128,7 +128,7 @@ def replay(  # noqa: PLR0913, PLR0917  one argument for each option
         bool, typer.Option("--json", help="print the report as JSON, all else to standard error")
     ] = False,
 ) -> None:
-    """Send a file, or a stream with a name, through running workers, and report what came of it.
+    """Send a file, or a scenario, through running workers, and report what came of it.
 
     Each value is counted once, however often its batch had to be sent.
 

@@ -17,7 +17,7 @@ from typing import TypeAlias
 
 from loadgen.calls import PATIENCE_S, BadReply, Calls, NoReply, Target, Traffic
 from loadgen.report import Report
-from loadgen.streams import Floats
+from loadgen.scenarios import Floats
 from loadgen.truth import Answer, Values, judged
 
 ASK_S = 0.2
@@ -123,7 +123,7 @@ class Auditor:
         traffic_at = 0.0
         while True:
             await self.ask()
-            if time.monotonic() >= traffic_at:
+            if time.monotonic() >= traffic_at or not self._report.traffic.raw_bytes:
                 with suppress(NoReply):
                     await self._count_traffic(patience_s=0.0)
                 traffic_at = time.monotonic() + TRAFFIC_S

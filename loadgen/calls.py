@@ -15,7 +15,7 @@ from typing import Any
 
 import httpx
 
-from loadgen.streams import Floats
+from loadgen.scenarios import Floats
 from loadgen.truth import Answer
 from loadgen.words import legible
 

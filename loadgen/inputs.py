@@ -1,8 +1,8 @@
-"""What is replayed: a stream with a name, or numbers from a file or from standard input.
+"""What is replayed: a scenario, or numbers from a file or from standard input.
 
 Everything comes in chunks, so that what is larger than the memory streams through:
 
-    NAME                      a stream of `loadgen/streams.py`
+    NAME                      a scenario of `loadgen/scenarios.py`
     FILE.npy                  one row of numbers, mapped, never loaded
     FILE.csv, FILE.tsv        a column, by its number from 1 or else by its name; a first row that
                               is no number there is the header
@@ -33,13 +33,13 @@ from typing import Any, BinaryIO, TextIO, TypeAlias, cast
 
 import numpy as np
 
-from loadgen.streams import STREAMS, Floats, drawn
+from loadgen.scenarios import SCENARIOS, Floats, drawn
 
 EXACT_MAX = 2.0**53  # float64 has every whole number up to here
 LINE_MAX = 2**17  # characters; and of a cell, as the csv module has it
 READ_BYTES = 2**16
 STANDARD_INPUT = 0
-VALUES = 1_000_000  # of a stream with a name, unless said
+VALUES = 1_000_000  # of a scenario, unless said
 
 NO_NUMBER = "is no number"
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
@@ -118,8 +118,8 @@ class Input:
 
 
 def opened(name: str, wanted: Wanted) -> Input:
-    if name in STREAMS:
-        return _stream(name, wanted)
+    if name in SCENARIOS:
+        return _scenario(name, wanted)
     if name == "-":
         return _pipe("standard input", partial(os.dup, STANDARD_INPUT), wanted)
     path = Path(name)
@@ -130,11 +130,11 @@ def opened(name: str, wanted: Wanted) -> Input:
             return _array(path, wanted) if path.suffix.lower() == ".npy" else _text(path, wanted)
     except OSError as error:
         raise BadInput(f"{name} cannot be read: {error.strerror or error}.") from None
-    known = ", ".join(sorted(STREAMS))
-    raise BadInput(f"{name!r} is no file, and none of the streams with a name: {known}.")
+    known = ", ".join(sorted(SCENARIOS))
+    raise BadInput(f"{name!r} is no file, and no scenario: these are {known}.")
 
 
-def _stream(name: str, wanted: Wanted) -> Input:
+def _scenario(name: str, wanted: Wanted) -> Input:
     count = VALUES if wanted.values is None else wanted.values
 
     def chunks(size: int) -> Iterator[Floats]:

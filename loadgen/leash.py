@@ -20,7 +20,7 @@ import threading
 import time
 
 STDIN = 0
-GRACE_S = 10.0  # longer than a service takes to say goodbye
+GRACE_S = 12.0  # longer than a service takes: 5 s for its requests, 5 s for its goodbye
 
 
 def _end_with_the_starter() -> None:

@@ -17,7 +17,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from loadgen.streams import Floats
+from loadgen.scenarios import Floats
 
 Whole: TypeAlias = NDArray[np.int64]
 Deal: TypeAlias = Callable[[Floats, Whole, int], Whole]

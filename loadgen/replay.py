@@ -25,7 +25,7 @@ from loadgen.auditor import Auditor, Show
 from loadgen.calls import Calls, Target
 from loadgen.pacer import Turn, due_s
 from loadgen.report import Report
-from loadgen.streams import Floats
+from loadgen.scenarios import Floats
 
 AHEAD = 2  # turns
 QUEUED = 1_000_000  # values, at most, that wait for the lanes of one worker

@@ -26,7 +26,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from loadgen.streams import Floats
+from loadgen.scenarios import Floats
 
 RUN = 2**16  # values; sorting one takes a millisecond
 STEP = 2**10  # values; every so many of a run enclose those that are looked at

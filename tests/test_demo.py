@@ -18,8 +18,8 @@ import pytest
 
 from loadgen import services
 from loadgen.islands import BATCH, PHASES, planned, turns
+from loadgen.scenarios import Floats
 from loadgen.services import Service, ServiceFailed, Services, free_ports, is_taken, running
-from loadgen.streams import Floats
 from loadgen.truth import Values
 
 TOP = Path(__file__).parent.parent

@@ -24,7 +24,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from loadgen import inputs
 from loadgen.inputs import LINE_MAX, BadInput, Input, Wanted, opened
-from loadgen.streams import STREAMS, Floats, drawn
+from loadgen.scenarios import SCENARIOS, Floats, drawn
 
 FLOATS = st.floats(allow_nan=False, allow_infinity=False)
 EDGES = [0.0, -0.0, 5e-324, -2.2e-308, 1e308, -1.7976931348623157e308, 0.1, 2.0**53, 1e23, 2.0**64]
@@ -590,7 +590,7 @@ def test_a_named_pipe_is_read_as_it_comes(tmp_path: Path) -> None:
 # Names
 
 
-@pytest.mark.parametrize("name", STREAMS)
+@pytest.mark.parametrize("name", SCENARIOS)
 def test_a_stream_with_a_name_is_what_it_draws(name: str) -> None:
     given = opened(name, Wanted(values=100, seed=7, workers=3))
     expected = list(drawn(name, 100, workers=3, seed=7, size=9))
@@ -612,8 +612,8 @@ def test_a_name_of_a_stream_and_of_a_file_is_the_stream(
 def test_what_is_neither_file_nor_stream_is_refused_with_the_names_there_are(name: str) -> None:
     with pytest.raises(BadInput) as refused:
         opened(name, Wanted())
-    assert str(refused.value).startswith(f"{name!r} is no file, and none of the streams with a")
-    assert ", ".join(sorted(STREAMS)) in str(refused.value)
+    assert str(refused.value).startswith(f"{name!r} is no file, and no scenario")
+    assert ", ".join(sorted(SCENARIOS)) in str(refused.value)
 
 
 @pytest.mark.parametrize("name", ["some.txt", "some.npy", "some.csv.gz"])

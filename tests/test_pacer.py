@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loadgen.pacer import Deal, Split, by_hash, due_s, turns
-from loadgen.streams import STREAMS, Floats, drawn
+from loadgen.scenarios import SCENARIOS, Floats, drawn
 
 SPLITS = list(Split)
 WORKERS = [1, 2, 3, 4, 5, 7, 8, 16, 17, 64]
@@ -104,7 +104,7 @@ def test_skewed_shares_are_kept_far_down_a_stream() -> None:
     assert counts == pytest.approx(8_000 * np.array([12, 6, 4, 3]) / 25, rel=0.1)
 
 
-@pytest.mark.parametrize("name", STREAMS)
+@pytest.mark.parametrize("name", SCENARIOS)
 @pytest.mark.parametrize("workers", [1, 2, 7])
 def test_by_hash_equal_values_go_to_the_same_worker(name: str, workers: int) -> None:
     values = next(drawn(name, 2_000, workers=workers, seed=1, size=2_000))

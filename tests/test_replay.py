@@ -19,7 +19,7 @@ from loadgen.inputs import BadInput
 from loadgen.pacer import Turn, round_robin, turns
 from loadgen.replay import Manner, Replay, ahead
 from loadgen.report import Report
-from loadgen.streams import Floats, drawn
+from loadgen.scenarios import Floats, drawn
 from loadgen.truth import Answer
 from tests.cluster import CALM, Cluster, Weather, run
 

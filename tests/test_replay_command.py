@@ -142,7 +142,7 @@ def test_what_is_no_value_stops_it_with_a_sentence_or_is_left_out(system: System
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["no-such-thing"], "is no file, and none of the streams with a name"),
+        (["no-such-thing"], "is no file, and no scenario"),
         (["calm", "--values", "1.5"], "is not a whole number"),
         (["calm", "--rate", "0"], "--rate"),
         (["calm", "--split", "odd"], "--split"),
@@ -212,10 +212,11 @@ def test_a_broken_promise_is_status_one_and_told(
 def test_where_nobody_reads_it_ends_quietly(arguments: list[str], system: System) -> None:
     process = system.begin(*arguments, "--values", "2e5", "--stream", f"unread{arguments}")
     assert process.stdout
-    process.stdout.close()
     assert process.stderr
-    complained = process.stderr.read()
-    assert (process.wait(SOON_S), "Traceback" in complained) == (141, False)
+    process.stdout.close()
+    with process:
+        complained = process.stderr.read()
+    assert (process.returncode, "Traceback" in complained) == (141, False)
 
 
 def test_where_nothing_can_be_written_it_says_so(system: System) -> None:

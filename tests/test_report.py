@@ -8,7 +8,7 @@ import pytest
 
 from loadgen.calls import Traffic
 from loadgen.report import BREACHES_MAX, PERCENTILES, Latencies, Report
-from loadgen.streams import Floats
+from loadgen.scenarios import Floats
 
 SHAPES: dict[str, Callable[[np.random.Generator, int], Floats]] = {
     "a millisecond": lambda rng, n: rng.lognormal(-7, 0.5, n),

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from loadgen import truth
-from loadgen.streams import STREAMS, Floats, drawn
+from loadgen.scenarios import SCENARIOS, Floats, drawn
 from loadgen.truth import Answer, Ranks, Values, judged
 
 
@@ -38,7 +38,7 @@ def holding() -> Iterator[Holding]:
 
 @pytest.mark.usefixtures("small_runs")
 class TestTheValues:
-    @pytest.mark.parametrize("name", STREAMS)
+    @pytest.mark.parametrize("name", SCENARIOS)
     def test_ranks_and_median_are_those_of_a_plain_array_at_every_length(
         self, name: str, holding: Holding
     ) -> None:

@@ -5,7 +5,7 @@ import warnings
 import numpy as np
 import pytest
 
-from loadgen.streams import HUGE, ISLAND_WIDTH, SMALLEST, STREAMS, Floats, Places, drawn
+from loadgen.scenarios import HUGE, ISLAND_WIDTH, SCENARIOS, SMALLEST, Floats, Places, drawn
 
 N = 20_000
 CHUNK = 1_000
@@ -20,7 +20,7 @@ def per_worker(name: str, workers: int = 4) -> list[Floats]:
     return [whole(name, workers=workers)[worker::workers] for worker in range(workers)]
 
 
-@pytest.mark.parametrize("name", STREAMS)
+@pytest.mark.parametrize("name", SCENARIOS)
 @pytest.mark.parametrize("workers", [1, 2, 3, 8])
 @pytest.mark.parametrize("of", [0, 1, 2, 5, 7, 1001])
 def test_any_number_of_values_is_drawn_and_all_are_values(name: str, workers: int, of: int) -> None:
@@ -31,7 +31,7 @@ def test_any_number_of_values_is_drawn_and_all_are_values(name: str, workers: in
     assert all(chunk.dtype == np.float64 and np.isfinite(chunk).all() for chunk in chunks)
 
 
-@pytest.mark.parametrize("name", STREAMS)
+@pytest.mark.parametrize("name", SCENARIOS)
 def test_the_same_seed_draws_the_same_and_another_another(name: str) -> None:
     first, again, other = (whole(name, seed=seed) for seed in (1, 1, 2))
     assert first.tobytes() == again.tobytes()
@@ -39,9 +39,9 @@ def test_the_same_seed_draws_the_same_and_another_another(name: str) -> None:
     assert len(set(first.tolist())) > N / 4 or name in {"one_value", "two_values", "five_values"}
 
 
-@pytest.mark.parametrize("name", STREAMS)
+@pytest.mark.parametrize("name", SCENARIOS)
 def test_a_stream_says_what_it_is(name: str) -> None:
-    assert STREAMS[name].__doc__
+    assert SCENARIOS[name].__doc__
 
 
 def test_where_nothing_is_rolled_chunks_do_not_matter() -> None:

@@ -1,9 +1,9 @@
-"""Streams with a name: what friendly, skewed, sorted and hostile data look like. Seeded; no clock.
+"""Scenarios: what friendly, skewed, sorted and hostile data look like. Seeded; no clock.
 
-A stream is a function of places. Place 0 is the first value that arrives, and so on; a place also
+A scenario is a function of places. Place 0 is the first value that arrives, and so on; a place also
 knows how many there are in all, and among how many workers they are dealt out in turn, so that
-every value of some worker can differ from those of others. So a stream of any length is drawn a
-chunk at a time. The same seed, chunks and number of workers draw the same.
+every value of some worker can differ from those of others. So one of any length is drawn a chunk
+at a time. The same seed, chunks and number of workers draw the same.
 """
 
 from collections.abc import Callable, Iterator
@@ -27,7 +27,7 @@ class Places(NamedTuple):
 
     @property
     def share(self) -> Floats:
-        """How much of the stream lies before each."""
+        """How much of all lies before each."""
         return self.at / self.of
 
     @property
@@ -41,7 +41,7 @@ class Places(NamedTuple):
         return self.at % halves >= halves // 2
 
 
-Stream: TypeAlias = Callable[[Places, np.random.Generator], Floats]
+Scenario: TypeAlias = Callable[[Places, np.random.Generator], Floats]
 
 
 def calm(places: Places, rng: np.random.Generator) -> Floats:
@@ -162,9 +162,9 @@ def huge(places: Places, rng: np.random.Generator) -> Floats:
     return HUGE * rng.uniform(-1, 1, size=len(places.at))
 
 
-STREAMS: dict[str, Stream] = {
-    stream.__name__.rstrip("_"): stream
-    for stream in (
+SCENARIOS: dict[str, Scenario] = {
+    scenario.__name__.rstrip("_"): scenario
+    for scenario in (
         calm, each_its_own_mean, two_islands, drift, staggered_drift, sine,
         sorted_, sorted_down, inward, zig_zag, one_value, two_values, five_values, log_uniform,
         pareto, bursts, outliers, atom_in_noise, atoms_that_come_late, subnormals,
@@ -174,8 +174,8 @@ STREAMS: dict[str, Stream] = {
 
 
 def drawn(name: str, of: int, *, workers: int, seed: int, size: int) -> Iterator[Floats]:
-    """A stream of so many values, in chunks of so many."""
+    """So many values of a scenario, in chunks of so many."""
     rng = np.random.default_rng(seed)
     for start in range(0, of, size):
         at = np.arange(start, min(start + size, of), dtype=np.float64)
-        yield STREAMS[name](Places(at, of, workers), rng)
+        yield SCENARIOS[name](Places(at, of, workers), rng)
