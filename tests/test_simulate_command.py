@@ -270,6 +270,26 @@ class TestTheCommand:
         assert (status, out) == (2, "")
         assert "--help" in said
 
+    @pytest.mark.parametrize(
+        ("where", "complaint"),
+        [
+            (">/dev/full", "This cannot go on: No space left on device.\n"),
+            (">&-", "Standard output is closed: nobody could be told what came of it.\n"),
+        ],
+    )
+    def test_what_nobody_can_be_told(self, where: str, complaint: str) -> None:
+        done = subprocess.run(  # noqa: S602  our own words
+            f"{sys.executable} -m loadgen simulate - {where}",
+            shell=True,
+            cwd=TOP,
+            input=written(),
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=LONG_S,
+            check=False,
+        )
+        assert (done.returncode, done.stderr) == (2, complaint)
+
 
 def saved(room: Path, data: bytes, name: str = "problem.json") -> Path:
     file = room / name
