@@ -110,30 +110,30 @@ class Arrivals:
         return np.diff(self.ends, prepend=0)
 
 
-def _in_turns(values: Floats, k: int, batch: int = BATCH) -> Arrivals:
+def in_turns(values: Floats, k: int, batch: int = BATCH) -> Arrivals:
     ends = np.append(np.arange(batch, len(values), batch), len(values))
     return Arrivals(values, ends, np.arange(len(ends)) % k)
 
 
 def identical(n: int, k: int, rng: np.random.Generator) -> Arrivals:
-    return _in_turns(rng.normal(size=n), k)
+    return in_turns(rng.normal(size=n), k)
 
 
 def own_means(n: int, k: int, rng: np.random.Generator) -> Arrivals:
-    return _in_turns(rng.normal(size=n) + 10.0 * (np.arange(n) // BATCH % k), k)
+    return in_turns(rng.normal(size=n) + 10.0 * (np.arange(n) // BATCH % k), k)
 
 
 def sine(n: int, k: int, rng: np.random.Generator) -> Arrivals:
-    return _in_turns(rng.normal(size=n) + 10 * np.sin(np.linspace(0, 20, n)), k)
+    return in_turns(rng.normal(size=n) + 10 * np.sin(np.linspace(0, 20, n)), k)
 
 
 def globally_sorted(n: int, k: int, _rng: np.random.Generator) -> Arrivals:
-    return _in_turns(np.arange(n, dtype=np.float64), k)
+    return in_turns(np.arange(n, dtype=np.float64), k)
 
 
 def bursts(n: int, k: int, rng: np.random.Generator) -> Arrivals:
     """In the last fifth of each of k rounds one worker bursts far away, the others are quiet."""
-    calm = _in_turns(rng.normal(size=n), k)
+    calm = in_turns(rng.normal(size=n), k)
     round_, way = np.divmod(np.arange(len(calm.ends)) * k / len(calm.ends), 1)
     burst = np.repeat(way >= 0.8, calm.sizes)
     values = np.where(burst, 100 + 0.1 * calm.values, calm.values)
@@ -156,7 +156,7 @@ def skewed_nodes(n: int, k: int, rng: np.random.Generator) -> Arrivals:
 
 
 def single_values(n: int, k: int, rng: np.random.Generator) -> Arrivals:
-    return _in_turns(rng.normal(size=n), k, batch=1)
+    return in_turns(rng.normal(size=n), k, batch=1)
 
 
 Stream = Callable[[int, int, np.random.Generator], Arrivals]
