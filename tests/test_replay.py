@@ -281,7 +281,7 @@ class TestSending:
 
         report = played(Honest(), workers=["w1"], plan=late(), manner=Manner(rate=1e5))
         assert report.input_late_s > 0.3
-        assert report.posts.percentile(1.0) < report.input_late_s
+        assert report.posts.percentile(1.0) < report.input_late_s / 2
 
     def test_a_schedule_is_kept_however_slow_the_answers_are(self) -> None:
         """Each batch is due 0.1 ms after the one before; one at a time, each takes 2 ms."""
