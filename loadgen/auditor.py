@@ -29,7 +29,7 @@ Show: TypeAlias = Callable[[Report], None]
 
 
 class Books:
-    """What is acknowledged and what is in flight; without `keeps`, only how much."""
+    """What is in flight; and with `keeps`, all that is acknowledged."""
 
     def __init__(self, *, keeps: bool) -> None:
         self.values = Values() if keeps else None
@@ -131,21 +131,25 @@ class Auditor:
 
     async def keep_showing(self, show: Show) -> None:
         while True:
-            self._report.repeated = self._calls.repeated
-            self._report.look_at_the_clock()
+            self.look_around()
             show(self._report)
             await asyncio.sleep(ASK_S)
 
-    async def ask(self) -> None:
+    def look_around(self) -> None:
+        self._report.repeated = self._calls.repeated
+        self._report.look_at_the_clock()
+
+    async def ask(self, patience_s: float = 0.0) -> None:
         async with self._asking:
             self._books.begin()
             asked = time.monotonic()
             try:
                 answer = await self._calls.median(
-                    self._target.coordinator, self._target.stream, patience_s=0.0
+                    self._target.coordinator, self._target.stream, patience_s=patience_s
                 )
             except NoReply:
                 self._report.unanswered += 1
+                self._is_complete = False
             else:
                 self._note(answer, asked)
             finally:
@@ -198,7 +202,7 @@ class Auditor:
                 await self._calls.flush(worker, target.stream)
         if report.verify and report.acknowledged:
             await self._until_complete()
-        await self.ask()
+        await self.ask(PATIENCE_S)
         counted = await self._count_traffic()
         if report.verify:
             self._compare(counted)
@@ -216,7 +220,7 @@ class Auditor:
         if not report.acknowledged:
             report.failed = "nothing was sent, so there was no answer to check"
         elif not report.settled:
-            report.failed = f"the last answer is not complete, somebody is silent: {what}"
+            report.failed = f"the last answer is missing, or not complete: {what}"
         elif counted != +sent or report.counted != report.acknowledged:
             report.breach(what)
 

@@ -73,8 +73,8 @@ class Replay:
                         await self._break_off(work)
                     for task in tasks:
                         task.cancel()
-            show(self.report)
         finally:
+            self._auditor.look_around()
             self._auditor.close()
 
     async def _work(self, turns: Iterable[Turn], group: TaskGroup, show: Show) -> None:

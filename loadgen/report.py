@@ -67,7 +67,7 @@ class Report:
     requests: int = 0
     repeated: int = 0
     given: int = 0
-    """Values that were due, as are the next three; then those that left."""
+    """Values that were dealt out to the workers' queues; the next three count values, too."""
     sent: int = 0
     acknowledged: int = 0
     counted: int = 0

@@ -204,7 +204,33 @@ class TestVerifying:
         report = played(IsNeverComplete())
         assert (report.checked, report.broken, report.settled) == (0, 0, False)
         assert report.incomplete > 1
-        assert "somebody is silent" in report.failed
+        assert "missing, or not complete" in report.failed
+
+    def test_where_the_last_answer_does_not_come_nothing_is_proven_and_nothing_broken(
+        self,
+    ) -> None:
+        """What was counted before is not what is counted now."""
+
+        class IsAwayAtTheEnd(Honest):
+            flushed = False
+
+            async def flush(self, worker: Address, stream: str) -> None:
+                self.flushed = True
+
+            async def median(
+                self, coordinator: Address, stream: str, *, patience_s: float = 60.0
+            ) -> Answer:
+                told = await super().median(coordinator, stream)
+                if self.flushed and self.settles:
+                    raise NoReply("away")
+                self.settles = self.flushed
+                return replace(told, count=told.count and told.count - 1)
+
+            settles = False
+
+        report = played(IsAwayAtTheEnd())
+        assert (report.broken, report.settled) == (0, False)
+        assert "missing, or not complete" in report.failed
 
     def test_where_nothing_was_sent_nothing_is_proven_and_nothing_broken(self) -> None:
         report = played(Honest(), plan=[])
