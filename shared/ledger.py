@@ -24,6 +24,25 @@ most one delta of it is accepted, at time t. If t is three heartbeats after a or
 of the ledger lies between the two, the source was late, and its receipts bear a number now that it
 has not read. Otherwise it is live until at most three heartbeats after t. And what was drawn on
 older marks is not accepted, but by a ledger that has forgotten; then too it was late. []
+
+Who goes on
+-----------
+A source is what one process at a time goes on with. But where its values are kept can be copied,
+and two processes would then replace the row by turns, each with values that the other lacks. So a
+whole names its home, and a whole of another home than the row's is a *claim*. It is judged before
+its base, and casts no doubt. While the source is heard, within three heartbeats or since the start
+of the ledger, it is refused as *in use*, and repeated. Once nobody is heard, or the row is closed,
+it is judged like any other: so a copy of who died takes its place, and nobody is asked.
+
+A claim is refused for good, as a *conflict*, once two deltas of the row's own home were accepted
+since the first claim of that home. *Proof* that two processes had the source then. The second delta
+was drawn on the mark that the first one made, and that was made after the claim. So who drew it had
+read a receipt that is younger than the claim: it ran when the claimant ran already. (One delta
+alone does not tell: it may have been on its way since before.) []
+
+All that was said of silence is said of a source that is not taken over. Who is cut off for three
+heartbeats while a copy takes its place is not listed as silent for it: its row lives. What it had
+acknowledged beyond the row is in no answer.
 """
 
 import math
@@ -51,6 +70,17 @@ from shared.rank_shift import NO_GRANT, Estimate
 from shared.rows import Attendance, Hearing, Row, Rows
 
 ROW_KNOTS_MAX = 2 * SEGMENTS_MAX  # many more than any outbox lets a row have
+CLAIMS_MAX = 16  # homes that are remembered of a source; any more of them wait, and are never told
+CONFLICT = 2  # deltas of a row that came after a claim: then who drew the last was there after it
+
+IN_USE = (
+    "another process may still run this source, as its data directory was copied or moved; wait: "
+    "when that one is silent, this one is accepted"
+)
+IN_CONFLICT = (
+    "another process runs this source, from another copy of its data directory; stop one of the "
+    "two, or give one an empty data directory"
+)
 
 
 class Outcome(StrEnum):
@@ -153,6 +183,8 @@ class Ledger:
         row = self.row(delta.source)
         if mark_of(data) == row.mark:
             return Verdict(delta, Outcome.REPEATED, self._receipt(row))
+        if row.is_claimed_by(delta) and (claimed := self._claimed(row, delta, now)):
+            return Verdict(delta, Outcome.REFUSED, claimed)
         refusal = self._refusal(row, delta)
         if refusal is None and row.accepts(delta):
             row = self._changed(row, delta, data, now)
@@ -161,6 +193,18 @@ class Ledger:
         if refusal is None:
             return Verdict(delta, Outcome.STRANGE, self._receipt(row))
         return Verdict(delta, Outcome.REFUSED, refusal)
+
+    def _claimed(self, row: Row, delta: Delta, now: float) -> Refusal | None:
+        """Why it may not go on with a source of another home; None if it may."""
+        heard = max(self._started, self.heard_at(row.source))
+        if row.closed or now >= heard + SILENT_HEARTBEATS * self.heartbeat_s:
+            return None
+        claims = self._hearing(row.source).claims
+        if len(claims) < CLAIMS_MAX:
+            claims.setdefault(delta.home, row.deltas)
+        if row.deltas - claims.get(delta.home, row.deltas) >= CONFLICT:
+            return Refusal("conflict", IN_CONFLICT)
+        return Refusal("in_use", IN_USE)
 
     def _refusal(self, row: Row, delta: Delta) -> Refusal | None:
         if coarse := too_coarse(delta.digest_error, self.epsilon):
@@ -174,6 +218,8 @@ class Ledger:
         was_silent = self.is_silent(row, now=now)
         hearing = self._hearing(delta.source)
         self._is_heard(hearing, now)
+        if row.is_claimed_by(delta):
+            hearing.claims.clear()
         row = row.after(delta, data, final=delta.final and delta.ledger == hearing.number)
         row = rows.granted(row)
         rows.keep(row)

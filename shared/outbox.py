@@ -33,6 +33,15 @@ A source that has had no receipt for six heartbeats is listed as silent, whateve
 arrived, and however late (`ledger.py` says why). So then the promise binds nobody any more, and
 everything is acknowledged again, until the next receipt; or, if that is what is asked for, nothing
 is taken. A source that never heard of a coordinator waits on: nobody could list what nobody knows.
+
+Copies
+------
+What is stored can be copied, and then two processes have one source. Each has a home of its own,
+which its wholes name; the ledger lets one go on, and refuses the other. *In use* needs nothing: the
+same bytes are sent until they are accepted or get a receipt. On a *conflict* the source gives way:
+its numbers are used elsewhere. A copy takes no value before its first signature, so one that gives
+way before that loses nothing. Who was cut off for three heartbeats, and finds its place taken,
+loses what it acknowledged beyond the row: at most `count - covered` values, in no answer.
 """
 
 import math
@@ -113,7 +122,7 @@ class Flight:
 class Outbox:
     """Decides what to say of one source, and when."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  two things, and by name what is known of them
         self,
         source: Source,
         digest: Digest,
@@ -121,8 +130,10 @@ class Outbox:
         now: float,
         linger_s: float = 1.0,
         counts_cut_off: bool = True,
+        home: int = 0,
+        raw: int | None = None,
     ) -> None:
-        self.source, self.digest = source, digest
+        self.source, self.digest, self._home = source, digest, home
         self.acknowledged = 0
         self.closed = False
         self.outdated = False
@@ -142,7 +153,7 @@ class Outbox:
         self._waits = True  # nothing can be acknowledged before the next signature
         self._closing = False
         self._flush_to = 0
-        self.raw = 8 * digest.count  # bytes of values that users sent
+        self.raw = 8 * digest.count if raw is None else raw  # bytes of values that users sent
         self._touched = self._signed = self._told = now
 
     def __repr__(self) -> str:
@@ -239,7 +250,7 @@ class Outbox:
     def flush(self) -> None:
         """Say what is pending at once, or as soon as what is in flight is signed."""
         self._flush_to = self.digest.count
-        if not self.flight and self._held.upto < self._flush_to:
+        if not (self.flight or self.outdated) and self._held.upto < self._flush_to:
             self._cause = self._cause or Cause.FLUSH
 
     def goodbye(self) -> None:
@@ -247,10 +258,15 @@ class Outbox:
         self.closed = self.closed or self.outdated or not self.digest.count
         self._closing, self._cause = True, None if self.closed else Cause.GOODBYE
 
+    def give_way(self) -> None:
+        """Another process runs this source: say, take and acknowledge nothing more."""
+        self.outdated, self.flight, self._cause = True, None, None
+        self._waits, self._look_at = True, math.inf
+
     def why_not(self, *, now: float) -> str | None:
         """Why no value is taken now; None if one is."""
         if self.outdated:
-            return "the coordinator knows more of this source than is here; begin a new one"
+            return "this source went on elsewhere, with values that are not here; begin a new one"
         if self._closing:
             return "this source has said goodbye"
         if self._returning:
@@ -362,6 +378,7 @@ class Outbox:
             ledger=self._ledger,
             final=self._closing,
             raw=self.raw,
+            home=self._home if form is Form.WHOLE else 0,
         )
         picture = delta.drawn_on(held.picture)
         delta = replace(delta, shift=rank_shift(clusters, picture))

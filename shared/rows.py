@@ -16,7 +16,7 @@ one may, once epsilon was lowered or rows were forgotten. Then the certificate s
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import NamedTuple
 
@@ -47,6 +47,7 @@ class Row:
     deltas: int = 0  # accepted
     bytes_: int = 0  # of those
     raw: int = 0
+    home: int = 0  # that its last whole named
 
     def __repr__(self) -> str:
         return f"<row of {self.source}: {self.upto} values, mark {self.mark.hex()}>"
@@ -63,6 +64,10 @@ class Row:
         patience = max(self.lives_by.patience, self.granted.patience)
         allowance = max(self.lives_by.allowance, self.granted.allowance)
         return Grant(max(self.shift, min(allowance, self.shift + patience)), patience)
+
+    def is_claimed_by(self, delta: Delta) -> bool:
+        """Whether who says this keeps the source elsewhere than who was accepted last."""
+        return self.upto > 0 and delta.form is Form.WHOLE and delta.home != self.home
 
     def accepts(self, delta: Delta) -> bool:
         follows = delta.since == self.upto or delta.form is Form.WHOLE
@@ -81,6 +86,7 @@ class Row:
             deltas=self.deltas + 1,
             bytes_=self.bytes_ + len(data),
             raw=delta.raw,
+            home=delta.home if delta.form is Form.WHOLE else self.home,
         )
 
 
@@ -92,6 +98,7 @@ class Hearing:
     number: int  # what its deltas must echo
     at: float = -math.inf
     doubted: bool = False  # something claimed to know more values than the row covers
+    claims: dict[int, int] = field(default_factory=dict)  # home -> deltas of the row at its first
 
     def late_at(self, heartbeat_s: float) -> float:
         return self.at + SILENT_HEARTBEATS * heartbeat_s

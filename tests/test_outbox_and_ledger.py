@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from shared.digest import Digest
-from shared.ledger import Answer, Ledger
+from shared.ledger import CLAIMS_MAX, Answer, Ledger
 from shared.outbox import CLOCKS, ECHO_S, Cause, NotTaken, Outbox
 from shared.picture import Segments
 from shared.protocol import (
@@ -835,3 +835,186 @@ def test_an_answer_says_how_long_it_lasts_if_nothing_is_heard() -> None:
     assert median(ledger, 6).until == SILENT_S, "it listens until then"
     assert median(ledger, SILENT_S).until == 5 + SILENT_S, "the source is late then"
     assert median(ledger, 5 + SILENT_S).until == np.inf
+
+
+# Two processes with one source
+
+
+def a_copy(outbox: Outbox, home: int) -> Outbox:
+    """As another process begins it, from what is stored."""
+    digest = Digest.from_bytes(outbox.digest.to_bytes())
+    return Outbox(outbox.source, digest, now=0, linger_s=LINGER_S, home=home, raw=outbox.raw)
+
+
+def settled_at_home(ledger: Ledger, home: int = 1, now: float = 0.0) -> Outbox:
+    """Live, with 2,000 values, and kept somewhere."""
+    outbox = Outbox(
+        Source("w1", "default", 1), Digest(0.001), now=now, linger_s=LINGER_S, home=home
+    )
+    outbox.add(np.arange(2_000) * 7919.0 % 1000, now=now)
+    while outbox.due or not outbox.heard:
+        now += ECHO_S
+        exchange(outbox, ledger, now)
+    return outbox
+
+
+def refused(outbox: Outbox, ledger: Ledger, now: float = 0.0) -> str:
+    """The code of the refusal that its next delta gets, which it is not told."""
+    refusal = ledger.receive(cut(outbox, now), now=now)
+    assert isinstance(refusal, Refusal)
+    return refusal.code
+
+
+def taken_over(ledger: Ledger, copy: Outbox, now: float) -> None:
+    while copy.acknowledged < copy.count or not copy.heard:
+        exchange(copy, ledger, now)
+        now += ECHO_S
+
+
+def test_a_copy_waits_while_its_original_is_heard_and_casts_no_doubt() -> None:
+    ledger = a_ledger()
+    original = settled_at_home(ledger)
+    row = ledger.row(original.source)
+    original.add([500.0], now=1)
+    copy = a_copy(original, home=2)
+    waits = cut(copy)
+    for now in (1.0, SILENT_S - 0.1):
+        assert refused(copy, ledger, now) == "in_use"
+        assert cut(copy, now) == waits, "the same bytes"
+        assert not ledger.is_silent(row, now=now)
+    assert (ledger.row(original.source), row.home, row.upto) == (row, 1, 2_000)
+    with pytest.raises(NotTaken, match="waiting for the coordinator"):
+        copy.add(1.0, now=1)
+
+
+def test_a_copy_goes_on_once_its_original_is_silent() -> None:
+    ledger = a_ledger()
+    original = settled_at_home(ledger)
+    copy = a_copy(original, home=2)
+    assert refused(copy, ledger, 1) == "in_use"
+    late = 1 + SILENT_S
+    taken_over(ledger, copy, late)
+    row = ledger.row(original.source)
+    assert (row.home, row.upto, copy.acknowledged) == (2, 2_000, 2_000)
+    assert median(ledger, late + 1).complete
+    assert copy.add(1.0, now=late + 1) == 2_001
+
+
+def test_a_copy_is_told_when_its_original_certainly_runs() -> None:
+    ledger = a_ledger()
+    original = settled_at_home(ledger)
+    copy = a_copy(original, home=2)
+    assert refused(copy, ledger, 1) == "in_use"
+    exchange(original, ledger, 1 + HEARTBEAT_S)
+    assert refused(copy, ledger, 12) == "in_use", "that was perhaps on its way before"
+    exchange(original, ledger, 2 + 2 * HEARTBEAT_S)
+    assert refused(copy, ledger, 23) == "conflict"
+    assert median(ledger, SILENT_S).complete
+
+
+def test_who_gives_way_says_takes_and_acknowledges_nothing_more() -> None:
+    ledger = a_ledger()
+    original = settled_at_home(ledger)
+    original.add(np.arange(1_000.0), now=0)
+    late = judged(ledger, cut(original))
+    acknowledged = original.acknowledged
+    original.give_way()
+    assert original.outdated
+    original.receive(late, now=0)
+    original.flush()
+    assert (original.due, original.due_at, original.delta(now=1e9)) == (False, np.inf, None)
+    assert original.acknowledged == acknowledged < original.count
+    with pytest.raises(NotTaken, match="went on elsewhere"):
+        original.add(1.0, now=0)
+    original.goodbye()
+    assert (original.closed, original.delta(now=1e9)) == (True, None)
+
+
+def test_who_comes_back_to_a_place_that_is_taken_is_refused_and_changes_nothing() -> None:
+    ledger = a_ledger()
+    original = settled_at_home(ledger)
+    original.add(np.arange(30.0), now=1)
+    copy = a_copy(original, home=2)
+    late = HEARTBEAT_S + SILENT_S
+    taken_over(ledger, copy, late)
+    exchange(original, ledger, late + 1)
+    row = ledger.row(original.source)
+    assert refused(original, ledger, late + 1) == "in_use"
+    assert ledger.row(original.source) is row
+    assert median(ledger, late + 1).complete
+
+
+def test_who_is_restarted_where_it_was_does_not_wait() -> None:
+    ledger = a_ledger()
+    original = settled_at_home(ledger)
+    again = a_copy(original, home=1)
+    exchange(again, ledger, 1)
+    assert exchange(again, ledger, 1).home == 1
+    assert again.acknowledged == 2_000
+
+
+@pytest.mark.parametrize("how", ["goodbye", "retired"])
+def test_a_copy_of_what_is_closed_does_not_wait(how: str) -> None:
+    ledger = a_ledger()
+    original = settled_at_home(ledger)
+    copy = a_copy(original, home=2)
+    now = 1.0
+    if how == "goodbye":
+        original.goodbye()
+        exchange(original, ledger, now)
+    else:
+        ledger = a_ledger(number=100, rows=list(ledger.rows))
+        ledger.retire("w1", now=now)
+    taken_over(ledger, copy, now)
+    assert ledger.row(copy.source).home == 2
+
+
+def test_a_new_ledger_waits_to_hear_whether_the_original_lives() -> None:
+    ledger = a_ledger()
+    original = settled_at_home(ledger)
+    again = a_ledger(number=100, now=1e6, rows=list(ledger.rows))
+    copy = a_copy(original, home=2)
+    assert refused(copy, again, 1e6 + SILENT_S - 0.1) == "in_use"
+    taken_over(again, copy, 1e6 + SILENT_S)
+    assert again.row(copy.source).home == 2
+
+
+def test_only_its_whole_tells_the_home_of_a_row() -> None:
+    ledger = a_ledger()
+    original = settled_at_home(ledger, home=7)
+    for values in (np.empty(0), np.arange(2_000.0, 2_400.0)):
+        original.add(values, now=1)
+        original.flush()
+        delta = exchange(original, ledger, 1 + HEARTBEAT_S)
+        assert (delta.form is Form.WHOLE, delta.home) == (False, 0)
+        assert ledger.row(original.source).home == 7
+
+
+def test_of_a_row_that_was_taken_over_older_claims_are_forgotten() -> None:
+    ledger = a_ledger()
+    copies = [a_copy(settled_at_home(ledger), home) for home in (2, 3)]
+    assert [refused(copy, ledger, 1) for copy in copies] == ["in_use", "in_use"]
+    late = HEARTBEAT_S + SILENT_S
+    taken_over(ledger, copies[0], late)
+    assert refused(copies[1], ledger, late) == "in_use", "it did not run while it claimed"
+
+
+def test_more_homes_than_can_be_remembered_wait_and_are_never_told() -> None:
+    ledger = a_ledger()
+    original = settled_at_home(ledger)
+    copies = [a_copy(original, home) for home in range(2, CLAIMS_MAX + 3)]
+    for copy in copies:
+        assert refused(copy, ledger, 1) == "in_use"
+    for beat in (1, 2):
+        exchange(original, ledger, beat * (1 + HEARTBEAT_S))
+    codes = [refused(copy, ledger, 23) for copy in copies]
+    assert codes == ["conflict"] * CLAIMS_MAX + ["in_use"]
+
+
+def test_what_its_users_sent_before_a_restart_is_remembered_if_it_is_known() -> None:
+    digest = Digest(0.001)
+    digest.add([1.0, 2.0])
+    source = Source("w1", "default", 1)
+    assert Outbox(source, digest, now=0).raw == 16
+    assert Outbox(source, digest, now=0, raw=11).raw == 11
+    assert Outbox(source, digest, now=0, raw=0).raw == 0

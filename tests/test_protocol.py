@@ -18,6 +18,7 @@ from shared.protocol import (
     DELTA_BYTES_MAX,
     DELTAS_MAX,
     HEARTBEAT_S_MAX,
+    HOME_MAX,
     ID_MAX,
     MARK_BYTES,
     NAME_MAX,
@@ -70,6 +71,7 @@ def any_delta(draw: st.DrawFn) -> Delta:
         upto=upto, form=form, segments=segments, shift=draw(st.integers(0, 16 * upto)) / 16,
         digest_error=draw(st.integers(1, 500_000)) / 1_000_000, ledger=draw(NUMBER),
         final=draw(st.booleans()), raw=draw(NUMBER),
+        home=draw(st.integers(0, HOME_MAX)) if form is Form.WHOLE else 0,
     )  # fmt: skip
 
 
@@ -87,6 +89,7 @@ FIELDS = [
 NAMES = ("version", "worker", "stream", "number", "base", "since", "upto", "form", "knots",
          "weights", "shift", "digest_error", "ledger", "final", "raw",
 )  # fmt: skip
+HOME = 0xC0FFEE11
 RECEIPT_FIELDS = [1, 9, b"markmark", 16, 5, 0.01, 10.0, 3]
 RECEIPT_NAMES = (
     "version", "upto", "mark", "allowance", "patience", "epsilon", "heartbeat_s", "ledger"
@@ -116,6 +119,22 @@ def test_a_delta_is_what_its_bytes_are_said_to_be() -> None:
     assert unpack_receipt(receipt()) == Receipt(
         upto=9, mark=b"markmark", grant=Grant(1.0, 5), epsilon=0.01, heartbeat_s=10.0, ledger=3
     )
+
+
+def test_a_whole_names_its_home_if_it_has_one() -> None:
+    delta = unpack_delta(packed(home=HOME))
+    assert delta.home == HOME
+    assert pack_delta(delta) == packed(home=HOME)
+    assert packed(home=HOME)[3:] == packed()[1:] + msgpack.packb(HOME), "a field after the others"
+    assert pack_delta(replace(delta, home=0)) == packed()
+    assert unpack_delta(packed()).home == 0
+
+
+def test_what_begins_nothing_anew_names_no_home() -> None:
+    same = {"since": 1, "form": 0, "knots": None, "weights": None, "upto": 1}
+    for fields in (same, {"since": 1, "form": 1, "upto": 10}):
+        unpack_delta(packed(**fields))
+        malformed(unpack_delta, packed(**fields, home=HOME), "only a whole has a home")
 
 
 @given(any_delta())
@@ -203,6 +222,7 @@ BAD: list[tuple[str, list[Any], str]] = [
     ("ledger", NO_WHOLE, "ledger is not a whole number"),
     ("final", [*NO_WHOLE, 2], "final is not a whole number from 0 to 1"),
     ("raw", NO_WHOLE, "raw is not a whole number"),
+    ("home", [*NO_WHOLE, 0, HOME_MAX + 1], "home is not a whole number from 1 to 4294967295"),
     ("weights", [None, 5, b"", {}, [], [1, 1], [1, 1, 2, 3]], "one knot more than weights"),
     ("weights", [[one, 1, 2] for one in [*NO_WHOLE, 53]], "unit is not a whole number from 0 to"),
     ("weights", [[0, one, 2] for one in [*NO_WHOLE, COUNT_MAX + 1]], "weight is not a whole"),
@@ -267,10 +287,11 @@ def with_segments(count: int, **changes: object) -> bytes:
         packed(digest_error=500_000, final=1, ledger=ID_MAX), packed(digest_error=1, final=0),
         packed(since=1, form=0, knots=None, weights=None, upto=1),
         packed(since=UPTO_MAX, form=0, knots=None, weights=None, upto=UPTO_MAX),
-        packed(since=1, form=1, upto=10), packed(upto=6),
+        packed(since=1, form=1, upto=10), packed(upto=6), packed(home=1), packed(home=HOME_MAX),
         packed(knots=[-1074, 1 - 2**53, 2**54 - 2], weights=[52]),
         packed(knots=[1023, 0, 1], weights=[0]), packed(knots=[0, -0.0, 1], weights=[0]),
-        with_segments(SEGMENTS_MAX, worker="\U0001f600" * NAME_MAX, stream="\U0001f600" * NAME_MAX),
+        with_segments(SEGMENTS_MAX, worker="\U0001f600" * NAME_MAX, stream="\U0001f600" * NAME_MAX,
+            home=HOME_MAX),
     ],
 )  # fmt: skip
 def test_at_its_limits_a_delta_is_valid(data: bytes) -> None:

@@ -24,7 +24,7 @@ from shared.protocol import (
     unpack_request,
     unpack_response,
 )
-from tests.test_protocol import FIELDS, RECEIPT_FIELDS, comparable, packed, receipt
+from tests.test_protocol import FIELDS, HOME, RECEIPT_FIELDS, comparable, packed, receipt
 
 SAME = packed(since=1, form=0, knots=None, weights=None, upto=1)
 MORE = packed(since=1, form=1, upto=10, knots=[0, -(2**52), None, 1e-300, 1.5], worker="\u00e4")
@@ -38,7 +38,8 @@ KINDS: dict[str, tuple[Callable[[bytes], Any], Callable[[Any], bytes]]] = {
     "response": (unpack_response, pack_response),
 }
 VALID = [
-    ("delta", packed()), ("delta", SAME), ("delta", MORE), ("receipt", receipt()),
+    ("delta", packed()), ("delta", SAME), ("delta", MORE), ("delta", packed(home=HOME)),
+    ("receipt", receipt()),
     ("request", REQUEST), ("response", RESPONSE),
 ]  # fmt: skip
 PAIRS = [(kind, data) for kind in KINDS for _, data in VALID]
@@ -102,13 +103,14 @@ ODD: list[Any] = [
 
 
 def test_fields_of_any_kind_in_any_place_keep_the_law() -> None:
-    for kind, fields in (("delta", FIELDS), ("receipt", RECEIPT_FIELDS)):
+    for kind, fields in (("delta", [*FIELDS, HOME]), ("receipt", RECEIPT_FIELDS)):
         for at in range(len(fields)):
             for odd in ODD:
                 data = msgpack.packb([*fields[:at], odd, *fields[at + 1 :]])
                 keeps_the_law(kind, data)
                 keeps_the_law("response", b"\x91" + data)
-                assert not keeps_the_law(kind, msgpack.packb([*fields[:at], *fields[at + 1 :]]))
+                shorter = msgpack.packb([*fields[:at], *fields[at + 1 :]])
+                assert keeps_the_law(kind, shorter) == (at >= 14), "a home may be left out"
                 assert not keeps_the_law(kind, msgpack.packb([*fields, odd]))
 
 
