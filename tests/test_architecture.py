@@ -37,7 +37,7 @@ PACKAGES = {"shared", "worker_service", "coordinator_service", "loadgen"}
 
 HOMES = {
     "numpy": {"shared", "worker_service", "coordinator_service", "loadgen"},
-    "msgpack": {"shared", "worker_service.intake", "loadgen"},
+    "msgpack": {"shared", "worker_service.intake", "coordinator_service.store", "loadgen"},
     "rich": {"loadgen"},
     "typer": {"loadgen"},
     "httpx": {"worker_service.courier", "loadgen"},
@@ -51,7 +51,7 @@ HOMES = {
     "pydantic_settings": {"shared.serving.settings"},
     "prometheus_client": {
         "worker_service.app", "worker_service.metrics",
-        "coordinator_service.app", "coordinator_service.metrics",
+        "coordinator_service.app", "coordinator_service.metrics", "shared.serving.metrics",
     },
     "uvicorn": {"shared.serving.server"},
 }  # fmt: skip

@@ -15,6 +15,9 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
+from shared.serving.storage import NotWritten
+
+RETRY = {"retry-after": "1"}
 CODES = {404: "not_found", 405: "method_not_allowed", 400: "malformed"}
 
 
@@ -32,6 +35,11 @@ class Problem(Exception):
     ) -> None:
         super().__init__(message)
         self.status, self.code, self.position, self.headers = status, code, position, headers
+
+
+def not_written(error: NotWritten) -> Problem:
+    status, code = (507, "storage_full") if error.full else (503, "storage_failed")
+    return Problem(status, code, str(error), headers=RETRY)
 
 
 class Fault(BaseModel):

@@ -12,6 +12,8 @@ from pydantic import Field, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from shared.serving.storage import Fsync
+
 PREFIX = "MEDIAN_"
 MIB = 2**20
 
@@ -29,6 +31,14 @@ class ServiceSettings(BaseSettings):
     )
     body_s_max: float = Field(
         10.0, gt=0, le=3600, description="seconds that a request's body may take to arrive"
+    )
+    data_dir: str = Field(
+        "", description="directory that keeps everything through a restart; unless set, memory only"
+    )
+    fsync: Fsync = Field(
+        "always",
+        description="when what is kept there is brought to the disk: before it is acknowledged, "
+        "or once in a second",
     )
 
     @classmethod

@@ -1,0 +1,368 @@
+"""Storage: one file, in a directory of the operator's, that outlives the process and the power.
+
+It is an SQLite database in WAL mode, the store that needs no operator. What this file adds to it:
+
+*One owner.* The file is locked as long as the process lives, and by the kernel, so that no crash
+leaves it locked. Who finds it locked may look for another, or refuses to start.
+
+*One commit for all who wait.* Writing is done in a thread of its own, off the event loop. What is
+asked for while it is busy goes into its next transaction, in the order in which it was asked for,
+and resumes in that order once that is committed. So those who are in a hurry share what it costs.
+
+*One sentence for what is wrong.* At the start it ends the process: `Unusable`. Later it is what is
+answered to a request that could not be written down: `NotWritten`; then nothing of it was. A file
+may turn out to be somebody else's, of another version, or corrupt: blobs bear a checksum, as SQLite
+has none for what it holds.
+
+*A home.* A directory that was copied must be told from the original, as both may be in use. So the
+file remembers where it is, by the device, the inode, and the boot of the machine; and wherever it
+finds itself elsewhere, it draws another number for its home. The same number means the same file,
+under the same lock: whoever had it before is gone. That is all it proves, and all it is for. A
+machine that was booted again has another home, too; so has everything where boots have no id.
+
+What a power cut may cost is for the operator to choose. `always`: nothing that was committed, since
+each commit waits for the disk. `interval`: what was committed in the last second or so, since the
+file is brought to the disk once in a second; it is never torn. A process that is killed loses
+nothing in either case: the system still has what it wrote.
+"""
+
+import asyncio
+import logging
+import os
+import random
+import secrets
+import sqlite3
+import time
+import zlib
+from asyncio import Future
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, contextmanager, suppress
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from shared.protocol import HOME_MAX
+from shared.serving.logs import facts
+from shared.serving.tasks import vital
+
+Fsync = Literal["always", "interval"]
+Work = Callable[[sqlite3.Connection], Any]
+Told = TypeVar("Told")
+
+VERSION = 1
+PAGE = 8192
+WAL_BYTES = 4 * 2**20  # of the log before its pages are brought home
+SPARE_BYTES = 8 * 2**20  # of pages that are free, in the file, and kept for what comes
+INTERVAL_S = 1.0
+LOCK_TRIES, LOCK_S = 3, 0.01
+BOOT = Path("/proc/sys/kernel/random/boot_id")
+
+log = logging.getLogger("storage")
+
+
+class Unusable(Exception):
+    """What is wrong with a directory or a file, and what to do."""
+
+
+class InUse(Unusable):
+    """Another process has it."""
+
+
+class NotWritten(Exception):
+    """Nothing of this was written down; `full` if that is for want of room."""
+
+    def __init__(self, error: sqlite3.Error) -> None:
+        self.full = name_of(error) == "SQLITE_FULL"
+        what = "its disk is full" if self.full else f"its file cannot be written: {error}"
+        super().__init__(f"nothing is kept now: {what}")
+
+
+def name_of(error: sqlite3.Error) -> str:
+    """As `SQLITE_FULL`, without what SQLite adds to tell one cause from another."""
+    name: str = getattr(error, "sqlite_errorname", "")
+    return "_".join(name.split("_")[:2])
+
+
+class Storage:
+    """A file, locked; and the thread that writes to it."""
+
+    def __init__(self, path: Path, *, owner: str, mark: int, tables: str, fsync: Fsync) -> None:
+        self.path, self._fsync = path, fsync
+        self.trouble: str | None = None
+        self.commits = 0
+        self.failures = 0
+        self._queue: list[tuple[Work, Future[Any]]] = []
+        self._writing: asyncio.Task[None] | None = None
+        self._synced = 0
+        with usable(path):
+            made_durably(path.parent)
+            self.db = self._opened()
+            try:
+                self._prepare(owner, mark, tables)
+                self.home = self._at_home()
+            except BaseException:
+                self.db.close()
+                raise
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="storage")
+
+    def _opened(self) -> sqlite3.Connection:
+        """Two that come at once may both find it locked: then one of them comes first next time."""
+        for _ in range(LOCK_TRIES - 1):
+            try:
+                return self._locked()
+            except sqlite3.OperationalError as error:
+                if name_of(error) != "SQLITE_BUSY":
+                    raise
+                time.sleep(random.uniform(LOCK_S / 2, LOCK_S))  # noqa: S311  no secret
+        return self._locked()
+
+    def _locked(self) -> sqlite3.Connection:
+        db = sqlite3.connect(self.path, timeout=0, isolation_level=None, check_same_thread=False)
+        try:
+            db.execute(f"PRAGMA page_size = {PAGE}")
+            db.execute("PRAGMA auto_vacuum = INCREMENTAL")
+            db.execute("PRAGMA locking_mode = EXCLUSIVE")
+            db.execute("PRAGMA journal_mode = WAL")
+            db.execute("BEGIN EXCLUSIVE")
+            db.execute("COMMIT")
+            db.execute("PRAGMA fullfsync = ON")
+            db.execute(f"PRAGMA synchronous = {'FULL' if self._fsync == 'always' else 'NORMAL'}")
+            db.execute(f"PRAGMA wal_autocheckpoint = {WAL_BYTES // PAGE}")
+            db.execute(f"PRAGMA journal_size_limit = {WAL_BYTES}")
+        except BaseException:
+            db.close()
+            raise
+        return db
+
+    def _prepare(self, owner: str, mark: int, tables: str) -> None:
+        """Made as its owner wants it, if it is new; else as its owner made it."""
+        found, version = self._number("application_id"), self._number("user_version")
+        if not self._number("schema_version"):
+            with self.transaction() as db:
+                db.execute(f"PRAGMA application_id = {mark}")
+                db.execute(f"PRAGMA user_version = {VERSION}")
+                db.execute("CREATE TABLE home (number INTEGER, place TEXT, tended INTEGER)")
+                db.execute("INSERT INTO home VALUES (0, '', 0)")
+                for table in tables.split(";"):
+                    db.execute(table)
+        elif found != mark:
+            raise Unusable(f"{self.path} is not the file of a {owner}: choose another directory")
+        elif version != VERSION:
+            age = "a newer" if version > VERSION else "an older"
+            what = f"{self.path} is of {age} version of this service, {version} and not {VERSION}"
+            raise Unusable(f"{what}: run the service that wrote it, or choose another directory")
+        flaw = self.db.execute("PRAGMA quick_check(1)").fetchone()[0]
+        if flaw != "ok":
+            raise corrupt(self.path, flaw)
+
+    def _number(self, pragma: str) -> int:
+        return int(self.db.execute(f"PRAGMA {pragma}").fetchone()[0])
+
+    def _at_home(self) -> int:
+        """The number of this home; another one, if this is another place than it was."""
+        number, place = self.db.execute("SELECT number, place FROM home").fetchone()
+        here = place_of(self.path)
+        if here is not None and place == here:
+            return int(number)
+        number = 1 + secrets.randbelow(HOME_MAX)
+        with self.transaction() as db:
+            db.execute("UPDATE home SET number = ?, place = ?", (number, here or ""))
+        return number
+
+    @contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """All of it, or nothing."""
+        self.db.execute("BEGIN IMMEDIATE")
+        try:
+            yield self.db
+            self.db.execute("COMMIT")
+        except BaseException:
+            with suppress(sqlite3.Error):  # it may have been rolled back by what went wrong
+                self.db.execute("ROLLBACK")
+            raise
+
+    def write(self, work: Work) -> Future[Any]:
+        """Ask for something to be written; done once it is committed, or `NotWritten`.
+
+        It goes on though nobody waits. Futures are done in the order they were asked for.
+        """
+        future: Future[Any] = asyncio.get_running_loop().create_future()
+        self._queue.append((work, future))
+        if self._writing is None:
+            self._writing = asyncio.create_task(self._write_all(), name="storage")
+        return future
+
+    async def _write_all(self) -> None:
+        try:
+            while self._queue:
+                group, self._queue = self._queue, []
+                await self._write_group(group)
+        finally:
+            self._writing = None
+
+    async def _write_group(self, group: list[tuple[Work, Future[Any]]]) -> None:
+        works = [work for work, _ in group]
+        try:
+            told = await self._in_thread(self._committed, works)
+        except sqlite3.Error as error:
+            why = NotWritten(error)
+            self._failed(why, error)
+            for _, future in group:
+                if not future.done():
+                    future.set_exception(why)
+                    future.exception()  # who does not wait for it need not know
+            return
+        self._succeeded()
+        for (_, future), one in zip(group, told, strict=True):
+            if not future.done():
+                future.set_result(one)
+
+    def _in_thread(self, work: Callable[..., Told], *given: Any) -> Future[Told]:
+        return asyncio.get_running_loop().run_in_executor(self._thread, work, *given)
+
+    def _committed(self, works: list[Work]) -> list[Any]:
+        with self.transaction() as db:
+            told = [work(db) for work in works]
+        with suppress(sqlite3.Error):  # all is committed; what is spare can wait
+            self._give_back()
+        return told
+
+    def _give_back(self) -> None:
+        spare = self._number("freelist_count") - SPARE_BYTES // PAGE
+        if spare > 0:
+            self.db.execute(f"PRAGMA incremental_vacuum({spare})").fetchall()
+
+    def _failed(self, why: NotWritten, error: sqlite3.Error) -> None:
+        self.failures += 1
+        if self.trouble is None:
+            log.error("not written", extra=facts(file=str(self.path), why=str(error)))
+        self.trouble = str(why)
+
+    def _succeeded(self) -> None:
+        self.commits += 1
+        if self.trouble is not None:
+            log.info("written again", extra=facts(file=str(self.path)))
+        self.trouble = None
+
+    async def tend(self) -> None:
+        """Once in a while: bring it to the disk, and see whether a trouble is over."""
+        while True:
+            await asyncio.sleep(INTERVAL_S)
+            if self.trouble is not None:
+                await asyncio.wait([self.write(_tended)])
+            elif self._fsync == "interval" and self._synced != self.commits:
+                self._synced = self.commits
+                with suppress(sqlite3.Error):  # the next commit meets it again, and says so
+                    await self._in_thread(self._to_disk)
+
+    def _to_disk(self) -> None:
+        self.db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+
+    @property
+    def bytes(self) -> int:
+        """How large the file is, and its log."""
+        return sum(
+            path.stat().st_size
+            for path in (self.path, self.path.with_name(self.path.name + "-wal"))
+            if path.exists()
+        )
+
+    async def close(self) -> None:
+        """After all that was asked for."""
+        while self._writing is not None:
+            await asyncio.wait([self._writing])
+        self._thread.shutdown()
+        self.db.close()
+
+
+@asynccontextmanager
+async def tended(storage: Storage | None, *, fail: Callable[[], None]) -> AsyncIterator[None]:
+    """A storage, if there is one, tended as long as its service runs, and closed at its end."""
+    if storage is None:
+        yield
+        return
+    try:
+        async with vital(storage.tend(), name="storage", fail=fail):
+            yield
+    finally:
+        await storage.close()
+
+
+@contextmanager
+def or_leave() -> Iterator[None]:
+    """What cannot be used ends the process, and the last it says is what to do."""
+    try:
+        yield
+    except Unusable as error:
+        log.critical("%s", error)
+        raise SystemExit(1) from None
+
+
+def _tended(db: sqlite3.Connection) -> None:
+    db.execute("UPDATE home SET tended = tended + 1")
+
+
+@contextmanager
+def usable(path: Path) -> Iterator[None]:
+    """Whatever is wrong with this file, in a sentence."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise _unusable(path, error) from None
+    except OSError as error:
+        raise Unusable(f"{path.parent} cannot be used: {error.strerror}") from None
+
+
+def _unusable(path: Path, error: sqlite3.Error) -> Unusable:
+    match name_of(error):
+        case "SQLITE_BUSY":
+            return InUse(
+                f"{path} is in use by another process: stop that, or choose another directory"
+            )
+        case "SQLITE_FULL":
+            return Unusable(f"{path} cannot be written, as its disk is full: free some of it")
+        case "SQLITE_READONLY" | "SQLITE_CANTOPEN" | "SQLITE_PERM":
+            return Unusable(f"{path} cannot be written: give this process the right to ({error})")
+        case "SQLITE_NOTADB" | "SQLITE_CORRUPT":
+            return corrupt(path, str(error))
+    return Unusable(f"{path} cannot be used: {error}")
+
+
+def corrupt(path: Path, flaw: str) -> Unusable:
+    what = f"{path} is corrupt ({flaw}): bring back a copy, or move it away to begin anew"
+    return Unusable(f"{what}, without what it holds")
+
+
+def sealed(data: bytes | memoryview) -> tuple[bytes | memoryview, int]:
+    """With its checksum; the two columns of a blob."""
+    return data, zlib.crc32(data)
+
+
+def unsealed(path: Path, data: bytes, seal: int) -> bytes:
+    if zlib.crc32(data) != seal:
+        raise corrupt(path, "a checksum does not match")
+    return data
+
+
+def place_of(path: Path) -> str | None:
+    """Where a file is, told from all other places; None if this machine cannot tell."""
+    try:
+        boot = BOOT.read_text().strip()
+    except OSError:
+        return None
+    at = path.stat()
+    return f"{boot} {at.st_dev} {at.st_ino}"
+
+
+def made_durably(directory: Path) -> None:
+    """With all above it, each known to the disk before anything is in it."""
+    if directory.is_dir():
+        return
+    made_durably(directory.parent)
+    with suppress(FileExistsError):
+        directory.mkdir()
+    above = os.open(directory.parent, os.O_RDONLY)
+    try:
+        os.fsync(above)
+    finally:
+        os.close(above)
