@@ -20,6 +20,7 @@ from tests.cluster import CUT, OCTETS, Cluster, Node, Weather, parsed, run, unti
 from worker_service.intake import decode
 from worker_service.keys import Keys
 from worker_service.sources import Taken, Waiting, in_thread
+from worker_service.store import Key
 
 BARE = {"content-type": OCTETS}
 
@@ -479,19 +480,19 @@ def test_a_key_that_still_waits_outlives_later_ones_that_ended() -> None:
 
         async def slow() -> Taken:
             await signed.wait()
-            return Taken(1, 1)
+            return Taken(1, 1, 7)
 
         async def quick() -> Taken:
-            return Taken(2, 2)
+            return Taken(2, 2, 7)
 
-        first = asyncio.create_task(keys.once("a", b"", slow))
+        first = asyncio.create_task(keys.once(Key("a", b""), slow))
         await asyncio.sleep(0)
         for key in "bc":
-            assert await keys.once(key, b"", quick) == Taken(2, 2)
-        again = asyncio.create_task(keys.once("a", b"", quick))
+            assert await keys.once(Key(key, b""), quick) == Taken(2, 2, 7)
+        again = asyncio.create_task(keys.once(Key("a", b""), quick))
         await asyncio.sleep(0)
         signed.set()
-        assert await first == await again == Taken(1, 1)
+        assert await first == await again == Taken(1, 1, 7)
 
     run(story())
 

@@ -4,18 +4,22 @@ import sys
 
 from shared.serving.logs import start_logging
 from shared.serving.server import clock, serve
+from shared.serving.storage import or_leave
 from worker_service.app import create_app
 from worker_service.settings import Settings
+from worker_service.store import open_store
 
 
 def main() -> None:
     settings = Settings.of(sys.argv[1:], "python -m worker_service")
     start_logging(settings.log_format, settings.log_level, Settings.strangers())
-    serve(
-        lambda fail: create_app(settings, clock=clock, fail=fail),
-        host=settings.host,
-        port=settings.port,
-    )
+    with or_leave():
+        store = open_store(settings)
+        serve(
+            lambda fail: create_app(settings, clock=clock, fail=fail, store=store),
+            host=settings.host,
+            port=settings.port,
+        )
 
 
 if __name__ == "__main__":

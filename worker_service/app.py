@@ -19,23 +19,25 @@ from pydantic import BaseModel
 from shared.digest import Digest
 from shared.outbox import NotTaken
 from shared.serving.bodies import body_of
-from shared.serving.errors import Problem, answer_errors, by_name, responses
+from shared.serving.errors import Problem, answer_errors, by_name, not_written, responses
 from shared.serving.queries import NO_NAME, NO_Q, UNKNOWN, Qs, Stream, StreamOrAll, name_of, only
+from shared.serving.storage import NotWritten, tended
 from shared.serving.tasks import vital
 from shared.values import BadValue, Floats
 from worker_service.courier import Courier, Transport
 from worker_service.intake import BadBody, decode
-from worker_service.keys import KEY_MAX, BadKey, Keys
+from worker_service.keys import KEY_MAX, BadKey, Keys, checked
 from worker_service.metrics import Metrics
 from worker_service.settings import Settings
 from worker_service.sources import Batch, Clock, Line, Sources, in_thread
+from worker_service.store import Key, Store
 
 # Bytes: a larger body is decoded in a thread, as it may take 3 ms; or much less, being packed.
 LARGE_BODY, LARGE_OCTETS, OCTETS = 2**14, 2**17, "application/octet-stream"
 AGAIN = "send it again with the same Idempotency-Key, and it counts once"
 
 
-Key = Annotated[
+KeyHeader = Annotated[
     str | None,
     Header(
         description=f"1 to {KEY_MAX} printable ASCII characters; repeated requests with one key "
@@ -134,6 +136,8 @@ def problems() -> Iterator[None]:
         raise Problem(422, error.code, str(error)) from None
     except NotTaken as error:
         raise Problem(503, "not_taken", str(error), headers={"retry-after": "1"}) from None
+    except NotWritten as error:
+        raise not_written(error) from None
 
 
 class Worker:
@@ -145,18 +149,14 @@ class Worker:
         *,
         clock: Clock,
         transport: Transport,
+        store: Store | None,
     ) -> None:
-        self.settings = settings
-        self.sources = Sources(
-            settings.name,
-            clock=clock,
-            digest_rank_error=settings.digest_rank_error,
-            linger_s=settings.linger_s,
-            counts_cut_off=settings.when_cut_off == "count",
-        )
-        self.metrics = Metrics(self.sources)
+        self.settings, self.store = settings, store
+        self.name = store.name if store else settings.name
+        self.sources = Sources(self.name, settings, clock=clock, store=store)
+        self.metrics = Metrics(self.sources, store)
         self._decoding = asyncio.Lock()  # large bodies one by one: each takes many times its size
-        self.keys = Keys(settings.idempotency_keys_max)
+        self.keys = Keys(settings.idempotency_keys_max, store.keys() if store else ())
         self.courier = Courier(
             self.sources, self.metrics, settings, clock=clock, transport=transport
         )
@@ -164,20 +164,22 @@ class Worker:
     @asynccontextmanager
     async def running(self, fail: Callable[[], None]) -> AsyncIterator[None]:
         """The courier at work, and at the end its last word."""
-        try:
-            async with vital(self.courier.run(), name="courier", fail=fail):
-                yield
-        finally:
-            await self.courier.goodbye(s_max=self.settings.goodbye_s_max)
+        async with tended(self.store.storage if self.store else None, fail=fail):
+            try:
+                async with vital(self.courier.run(), name="courier", fail=fail):
+                    yield
+            finally:
+                await self.courier.goodbye(s_max=self.settings.goodbye_s_max)
 
     async def take(self, request: Request, stream: str, key: str | None) -> Accepted:
         if reason := self.courier.hopeless(stream):
             raise NotTaken(reason)
-        content, batch = await self._read(request, stream, key is not None)
+        batch = await self._read(request, stream, key)
         take = partial(self.sources.take, stream, batch)
         try:
             async with asyncio.timeout(self.settings.answer_s_max):
-                taken = await (take() if key is None else self.keys.once(key, content, take))
+                taken = await (self.keys.once(batch.key, take) if batch.key else take())
+                await self.sources.received(taken)
         except TimeoutError:
             raise self._not_signed(f"this may be counted or not; {AGAIN}") from None
         except asyncio.CancelledError:  # by the server, whose time to stop gracefully is over
@@ -185,16 +187,17 @@ class Worker:
             raise Problem(503, "not_acknowledged", what) from None
         return Accepted(accepted=taken.accepted, count=taken.count)
 
-    async def _read(self, request: Request, stream: str, keyed: bool) -> tuple[bytes, Batch]:
-        """A hash of all that the request says, if it is keyed, and its values."""
+    async def _read(self, request: Request, stream: str, name: str | None) -> Batch:
+        """Its values, and if it is keyed, a hash of all that it says."""
         settings = self.settings
         body = await body_of(request, bytes_max=settings.body_bytes_max, s_max=settings.body_s_max)
-        content_type = request.headers.get("content-type", "")
-        content = blake2b(digest_size=16)
-        if keyed:
+        content_type, key = request.headers.get("content-type", ""), None
+        if name is not None:
+            content = blake2b(digest_size=16)
             for part in (content_type.encode(), stream.encode(), body):
                 content.update(part + b"\0")
-        return content.digest(), Batch(await self._decoded(content_type, body), len(body))
+            key = Key(checked(name), content.digest())
+        return Batch(await self._decoded(content_type, body), len(body), key)
 
     def _not_signed(self, so: str) -> Problem:
         what = f"the coordinator did not sign within {self.settings.answer_s_max:g} s: {so}"
@@ -231,7 +234,8 @@ class Worker:
         return answer
 
     def why_not_ready(self) -> list[str]:
-        return [*self.courier.why_not(), *self.sources.why_not()]
+        stored = [self.store.storage.trouble] if self.store and self.store.storage.trouble else []
+        return [*stored, *self.courier.why_not(), *self.sources.why_not()]
 
 
 def _quantiles(stream: str, qs: list[float], digest: Digest) -> Quantiles:
@@ -261,8 +265,9 @@ def create_app(
     clock: Clock,
     transport: Transport = None,
     fail: Callable[[], None] = lambda: None,
+    store: Store | None = None,
 ) -> FastAPI:
-    worker = Worker(settings, clock=clock, transport=transport)
+    worker = Worker(settings, clock=clock, transport=transport, store=store)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -298,10 +303,11 @@ def routes(worker: Worker) -> APIRouter:
             _415="the content type is none of the four",
             _422="something is not a value, a name or a key; nothing was taken",
             _503="not taken now, or not acknowledged in time",
+            _507="nothing can be written down, as the disk is full; nothing was taken",
         ),
     )
     async def post_values(
-        request: Request, stream: Stream = "default", idempotency_key: Key = None
+        request: Request, stream: Stream = "default", idempotency_key: KeyHeader = None
     ) -> Response:
         """Take a number, or up to some millions: all of them, or none if one is not a value."""
         with problems():
@@ -348,7 +354,7 @@ def routes(worker: Worker) -> APIRouter:
     @router.get("/health")
     async def get_health() -> Health:
         """Whether it runs, and where it keeps its values."""
-        return Health(status="ok", worker=worker.settings.name, storage="memory")
+        return Health(status="ok", worker=worker.name, storage="disk" if worker.store else "memory")
 
     @router.get("/ready", responses=responses(_503="values would not be received; it says why"))
     async def get_ready() -> Ready:

@@ -136,7 +136,9 @@ class Courier:
             await self._client.aclose()
         for outbox in (line.outbox for line in self._sources if not line.outbox.closed):
             what = facts(stream=outbox.source.stream, values=outbox.count - outbox.covered)
-            if outbox.count > outbox.covered:
+            if outbox.count > outbox.covered and self._sources.kept:
+                log.warning("the last values will be told after the next start", extra=what)
+            elif outbox.count > outbox.covered:
                 log.error("the last values were not told in time, and are lost", extra=what)
             else:
                 log.warning("the goodbye was not heard; all values were told", extra=what)
@@ -263,6 +265,9 @@ class Courier:
         tries = self._tries_of.setdefault(line, Tries())
         if isinstance(answer, Refusal):
             self._refused(line, answer, tries)
+            if answer.code == "conflict":
+                await line.give_way()
+                await self._replaced(line, "another process runs this source")
             return
         outbox = line.outbox
         flight = cast(Flight, outbox.flight)  # it was sent
@@ -274,10 +279,21 @@ class Courier:
         self._metrics.answered(flight, signed)
         log.info("delta signed" if signed else "delta not signed", extra=_facts(flight, answer))
         if outbox.outdated:
-            what = facts(stream=outbox.source.stream, count=outbox.count, upto=answer.upto)
-            log.error("the coordinator knows more than is here; a new source begins", extra=what)
-            self._sources.replace(line)
-            del self._tries_of[line]
+            await self._replaced(line, "the coordinator knows more than is here")
+
+    async def _replaced(self, line: Line, why: str) -> None:
+        """By a new source. What it had acknowledged, and no answer covers, is lost."""
+        outbox = line.outbox
+        what = facts(
+            stream=outbox.source.stream,
+            source=f"{outbox.source.number:016x}",
+            count=outbox.count,
+            lost_at_most=max(0, outbox.acknowledged - outbox.covered),
+        )
+        log.error("%s; a new source begins", why, extra=what)
+        await self._sources.replace(line)
+        del self._tries_of[line]
+        self._refusals.pop(line, None)
 
     def _note_tries(self, tries: Tries, signed: bool) -> None:
         """A coordinator that forgot is told the whole at once, but not for ever."""

@@ -8,7 +8,9 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from shared.outbox import Flight
+from shared.serving.metrics import OfStorage
 from worker_service.sources import Sources
+from worker_service.store import Store
 
 Family: TypeAlias = CounterMetricFamily | GaugeMetricFamily
 
@@ -53,9 +55,11 @@ class OfSources(Collector):
 
 
 class Metrics:
-    def __init__(self, sources: Sources) -> None:
+    def __init__(self, sources: Sources, store: Store | None) -> None:
         self.registry = registry = CollectorRegistry()
         registry.register(OfSources(sources))
+        if store is not None:
+            registry.register(OfStorage("worker", store.storage))
 
         def counter(name: str, words: str, *labels: str) -> Counter:
             return Counter(f"median_worker_{name}", words, labels, registry=registry)

@@ -15,7 +15,10 @@ class Settings(ServiceSettings):
         "http://127.0.0.1:8000", description="where the coordinator listens"
     )
     worker_name: str = Field(
-        "", max_length=NAME_MAX, description="a label; unless set, the host's name and the port"
+        "",
+        max_length=NAME_MAX,
+        description="a label; unless set, the host's name with the port, or with the slot of the "
+        "data directory",
     )
     body_bytes_max: int = Field(
         32 * MIB, ge=1024, le=1024 * MIB, description="bytes of a request's body, at most"

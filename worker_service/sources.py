@@ -3,6 +3,10 @@
 A batch is received once its source acknowledges as many values as there were with it. Mostly that
 is at once; else whoever brought it waits here, until a signature covers it.
 
+Where there is a store, a batch is written down before it is given to its outbox. Batches come back
+from there in the order they went, and only then get their numbers; so a delta, which covers what
+the outbox has, never covers what could still be lost.
+
 An outbox is used by one at a time, under its lock. What takes longer than a moment is done in a
 thread meanwhile: large batches, the cutting of deltas, questions. So the event loop goes on, and
 batches for this stream queue up at the lock, in order.
@@ -13,13 +17,17 @@ import math
 import secrets
 from asyncio import Future
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
 from shared.digest import Digest
 from shared.outbox import NotTaken, Outbox
 from shared.protocol import Receipt, Source
+from shared.serving.storage import INTERVAL_S, NotWritten
 from shared.values import Floats
+from worker_service.settings import Settings
+from worker_service.store import ENTRY_BYTES, Kept, Key, Store, checkpoint_due
 
 Told = TypeVar("Told")
 Clock = Callable[[], float]
@@ -44,12 +52,16 @@ async def in_thread(work: Callable[..., Told], *given: Any) -> Told:
 class Batch:
     """Values on their way to a source. They are let go there: who waits for a 202 holds none."""
 
-    def __init__(self, values: Floats, raw: int) -> None:
+    def __init__(self, values: Floats, raw: int, key: Key | None = None) -> None:
         self._values: Floats | None = values
-        self.size, self.raw = len(values), raw
+        self.size, self.raw, self.key = len(values), raw, key
+
+    @property
+    def values(self) -> Floats:
+        return cast(Floats, self._values)
 
     def taken(self) -> Floats:
-        values, self._values = cast(Floats, self._values), None
+        values, self._values = self.values, None
         return values
 
 
@@ -57,6 +69,7 @@ class Batch:
 class Taken:
     accepted: int
     count: int
+    number: int  # of the source
 
 
 class Waiting:
@@ -90,24 +103,67 @@ class Waiting:
 class Line:
     """One source, and who waits for it."""
 
-    def __init__(self, outbox: Outbox, clock: Clock) -> None:
-        self.outbox, self._clock = outbox, clock
+    def __init__(
+        self, outbox: Outbox, clock: Clock, store: Store | None = None, *, logged: int = 0
+    ) -> None:
+        self.outbox, self._clock, self._store = outbox, clock, store
         self.last_sent = -math.inf
+        self.restored = outbox.count
         self._lock = asyncio.Lock()
         self._to_be_acknowledged, self._to_be_covered = Waiting(), Waiting()
+        self._given_up = asyncio.Event()
+        self._logged, self._checkpoint_bytes = logged, checkpoint_due(0)
+        self._entry = 0  # of the store's log: the last that the outbox has
 
     async def take(self, batch: Batch) -> int:
         """Give these values their numbers; returns how many there are then."""
+        now = self._clock()
+        if reason := self.outbox.why_not(now=now):
+            raise NotTaken(reason)
+        if self._store is None:
+            return await self._added(batch, now)
+        written = self._store.append(self.outbox.source, batch.values, batch.raw, batch.key)
+        adding = self._added_once(written, self._store.last, batch, now)
+        return await asyncio.shield(asyncio.create_task(adding))
+
+    async def _added_once(self, written: Future[None], entry: int, batch: Batch, now: float) -> int:
+        """It was let in: what changed since then does not count."""
+        await written
+        try:
+            count = await self._added(batch, now, entry)
+        except NotTaken:
+            await self._given_up.wait()  # until it is certain that no restart brings it back
+            raise
+        self._logged += 8 * batch.size + ENTRY_BYTES
+        if self._logged >= self._checkpoint_bytes:
+            await self._checkpoint()
+        return count
+
+    async def _added(self, batch: Batch, now: float, entry: int = 0) -> int:
         try:
             async with self._lock:
                 if batch.size > LARGE:
-                    return await in_thread(self._add, batch)
-                return self._add(batch)
+                    return await in_thread(self._add, batch, now, entry)
+                return self._add(batch, now, entry)
         finally:
             self._tell()
 
-    def _add(self, batch: Batch) -> int:
-        return self.outbox.add(batch.taken(), now=self._clock(), raw=batch.raw)
+    def _add(self, batch: Batch, now: float, entry: int) -> int:
+        self._entry = entry
+        return self.outbox.add(batch.taken(), now=now, raw=batch.raw)
+
+    async def _checkpoint(self) -> None:
+        """Write the digest down, instead of all batches that it covers."""
+        store, logged, self._logged = cast(Store, self._store), self._logged, 0
+        async with self._lock:
+            digest = await in_thread(self.outbox.digest.to_bytes)
+            outbox = self.outbox
+            written = store.checkpoint(outbox.source, digest, outbox.raw, self._entry)
+        self._checkpoint_bytes = checkpoint_due(len(digest))
+        try:
+            await written
+        except NotWritten:
+            self._logged += logged  # so that the next batch tries again
 
     async def acknowledged(self, count: int) -> None:
         if self.outbox.acknowledged < count:
@@ -148,8 +204,22 @@ class Line:
         async with self._lock:
             self.outbox.goodbye()
 
+    async def give_way(self) -> None:
+        async with self._lock:
+            self.outbox.give_way()
+
+    async def forgotten(self) -> None:
+        """No restart brings it back. Nothing else goes on before that is certain."""
+        while self._store is not None:
+            received = max(self.restored, self.outbox.acknowledged)
+            with suppress(NotWritten):
+                await self._store.forget(self.outbox.source, received=received)
+                return
+            await asyncio.sleep(INTERVAL_S)
+
     def give_up(self) -> None:
         why = NotTaken("this source gave way to a new one")
+        self._given_up.set()
         self._to_be_acknowledged.given_up(why)
         self._to_be_covered.given_up(why)
 
@@ -163,21 +233,17 @@ class Sources:
     """The lines of this worker, by stream."""
 
     def __init__(
-        self,
-        worker: str,
-        *,
-        clock: Clock,
-        digest_rank_error: float,
-        linger_s: float,
-        counts_cut_off: bool,
+        self, worker: str, settings: Settings, *, clock: Clock, store: Store | None
     ) -> None:
-        self.worker, self._clock = worker, clock
-        self._digest_rank_error, self._linger_s = digest_rank_error, linger_s
-        self._counts_cut_off = counts_cut_off
+        self.worker, self._clock, self._store = worker, clock, store
+        self._digest_rank_error, self._linger_s = settings.digest_rank_error, settings.linger_s
+        self._counts_cut_off = settings.when_cut_off == "count"
         self._lines: dict[str, Line] = {}
         self.closing = False
         self.news = asyncio.Event()  # something is wanted before `planned`
         self.planned = -math.inf
+        for kept in store.sources(self._digest_rank_error) if store else ():
+            self._lines[kept.stream] = self._restored(kept)
 
     def __iter__(self) -> Iterator[Line]:
         return iter(list(self._lines.values()))
@@ -197,7 +263,13 @@ class Sources:
         finally:
             self.look(line)
         await line.acknowledged(count)
-        return Taken(batch.size, count)
+        return Taken(batch.size, count, line.outbox.source.number)
+
+    async def received(self, taken: Taken) -> None:
+        """What was written down before a restart, and is sent again, waits as it did then."""
+        for line in self:
+            if line.outbox.source.number == taken.number:
+                await line.acknowledged(taken.count)
 
     async def flush(self, line: Line) -> int:
         """Have all said that there is, and wait until it is covered."""
@@ -212,17 +284,29 @@ class Sources:
             self.news.set()
 
     def _new(self, stream: str) -> Line:
-        outbox = Outbox(
-            Source(self.worker, stream, secrets.randbits(64)),
-            Digest(self._digest_rank_error),
+        source = Source(self.worker, stream, secrets.randbits(64))
+        outbox = self._outbox(source, Digest(self._digest_rank_error))
+        return Line(outbox, self._clock, self._store)
+
+    def _restored(self, kept: Kept) -> Line:
+        source = Source(self.worker, kept.stream, kept.number)
+        outbox = self._outbox(source, kept.digest, raw=kept.raw)
+        return Line(outbox, self._clock, self._store, logged=kept.logged)
+
+    def _outbox(self, source: Source, digest: Digest, raw: int = 0) -> Outbox:
+        return Outbox(
+            source,
+            digest,
             now=self._clock(),
             linger_s=self._linger_s,
             counts_cut_off=self._counts_cut_off,
+            home=self._store.home if self._store else 0,
+            raw=raw,
         )
-        return Line(outbox, self._clock)
 
-    def replace(self, line: Line) -> None:
+    async def replace(self, line: Line) -> None:
         """A new source in place of one whose numbers are used up."""
+        await line.forgotten()
         stream = line.outbox.source.stream
         self._lines[stream] = self._new(stream)
         line.give_up()
@@ -237,12 +321,19 @@ class Sources:
                 yield f"stream {line.outbox.source.stream}: {reason}"
 
     @property
+    def kept(self) -> bool:
+        """Whether they outlive this process."""
+        return self._store is not None
+
+    @property
     def closed(self) -> bool:
         return all(line.outbox.closed for line in self)
 
     async def goodbye(self) -> None:
         """Take nothing more, and have all said that there is."""
         self.closing = True
+        if self._store is not None:
+            await self._store.settled()
         for line in self:
             await line.goodbye()
         self.news.set()

@@ -1,0 +1,232 @@
+"""What a worker keeps of its sources, in the order in which it happened.
+
+    sources    one for each stream: its number, and how many values were written down
+    digests    what their digests were at the last checkpoint
+    batches    the values that came since, each batch as it came; the log
+    keys       Idempotency-Keys, each in the transaction of the batch that it came with
+
+A batch is written down before it is given to its outbox. So no delta covers what is not here, and
+no 202 is said of it. Source = digest + batches, in this order; what is not on the disk was never a
+value of it.
+
+A checkpoint writes the digest and drops the batches in it. It is due when these take more than
+CHECKPOINT_BYTES, and CHECKPOINTS times what the digest takes; so checkpoints write an eighth of
+what the log does, at most, and a source takes no more than
+
+    digest + max(1 MiB, 8 digests) + the largest batch
+
+where a digest takes 23 bytes a cluster: 75 KB, mostly, at a rank error of 0.0005. Keys take about
+150 bytes each. Pages that are free are used again, and given back where they are many; the log of
+SQLite itself takes 4 MiB more, or as much as the largest batch.
+
+Which directory
+---------------
+A worker that was given a name has `worker.sqlite` in the directory it was given, or refuses to
+start. Workers without a name may share one directory, like replicas that are all told the same:
+each takes the first slot in it that is free, `slot-1`, `slot-2` and so on, and is called what the
+slot was called first. So after a restart each source goes on, whoever it was that had the slot.
+"""
+
+import asyncio
+import socket
+import sqlite3
+from asyncio import Future
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from shared.digest import Digest, MalformedDigest
+from shared.protocol import NAME_MAX, Source
+from shared.serving.storage import InUse, Storage, corrupt, sealed, unsealed, usable
+from shared.values import Floats
+from worker_service.settings import Settings
+
+FILE = "worker.sqlite"
+MARK = 0x726D776B  # tells a worker's file from any other
+CHECKPOINT_BYTES, CHECKPOINTS = 2**20, 8
+ENTRY_BYTES = 64  # what a batch takes beside its values
+PART = 2**20  # values in one entry of the log, at most, since SQLite's blobs end at 1 GB
+TABLES = """
+CREATE TABLE worker (name TEXT);
+CREATE TABLE sources (number TEXT PRIMARY KEY, stream TEXT UNIQUE, count INTEGER);
+CREATE TABLE digests (number TEXT PRIMARY KEY, raw INTEGER, data BLOB, seal INTEGER);
+CREATE TABLE batches (id INTEGER PRIMARY KEY, number TEXT, raw INTEGER, data BLOB, seal INTEGER);
+CREATE INDEX batches_of ON batches (number);
+CREATE TABLE keys (id INTEGER PRIMARY KEY, key TEXT UNIQUE, content BLOB, number TEXT,
+    accepted INTEGER, count INTEGER)
+"""
+
+
+@dataclass(frozen=True)
+class Key:
+    """An Idempotency-Key, and a hash of the request that bore it."""
+
+    name: str
+    content: bytes
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A source as it was."""
+
+    stream: str
+    number: int
+    digest: Digest
+    raw: int
+    logged: int  # bytes of the log that its digest does not cover
+
+
+@dataclass(frozen=True)
+class KeptKey:
+    key: Key
+    number: int  # of the source
+    accepted: int
+    count: int
+
+
+class Store:
+    def __init__(self, path: Path, settings: Settings, *, name: str) -> None:
+        self.storage = Storage(path, owner="worker", mark=MARK, tables=TABLES, fsync=settings.fsync)
+        self.home = self.storage.home
+        self._path, self._db, self._keys_max = path, self.storage.db, settings.idempotency_keys_max
+        self.name = settings.worker_name or self._named(name)
+        self._last: int = self._db.execute("SELECT coalesce(max(id), 0) FROM batches").fetchone()[0]
+
+    def _named(self, name: str) -> str:
+        """What it was called first."""
+        for (known,) in self._db.execute("SELECT name FROM worker"):
+            return str(known)
+        with usable(self._path), self.storage.transaction() as db:
+            db.execute("INSERT INTO worker VALUES (?)", (name,))
+        return name
+
+    def sources(self, digest_rank_error: float) -> Iterator[Kept]:
+        """Each as it was when the last batch was written down."""
+        with usable(self._path):
+            found = self._db.execute("SELECT number, stream, count FROM sources").fetchall()
+            for number, stream, count in found:
+                kept = self._kept(number, stream, digest_rank_error)
+                if kept.digest.count != count:
+                    raise corrupt(self._path, f"stream {stream} has not the values it had")
+                yield kept
+
+    def _kept(self, number: str, stream: str, digest_rank_error: float) -> Kept:
+        digest, raw, logged = Digest(digest_rank_error), 0, 0
+        of = (number,)
+        for raw_, data, seal in self._db.execute(
+            "SELECT raw, data, seal FROM digests WHERE number = ?", of
+        ):
+            digest, raw = self._digest(unsealed(self._path, data, seal)), raw_
+        for raw_, data, seal in self._db.execute(
+            "SELECT raw, data, seal FROM batches WHERE number = ? ORDER BY id", of
+        ):
+            digest.add(np.frombuffer(unsealed(self._path, data, seal), "<f8"))
+            raw, logged = raw + raw_, logged + ENTRY_BYTES + len(data)
+        return Kept(stream, int(number, 16), digest, raw, logged)
+
+    def _digest(self, data: bytes) -> Digest:
+        try:
+            return Digest.from_bytes(data)
+        except MalformedDigest as error:
+            raise corrupt(self._path, str(error)) from None
+
+    def keys(self) -> list[KeptKey]:
+        """The last of them, in their order."""
+        with usable(self._path):
+            found = self._db.execute(
+                "SELECT key, content, number, accepted, count FROM keys ORDER BY id"
+            ).fetchall()
+        return [
+            KeptKey(Key(key, content), int(number, 16), accepted, count)
+            for key, content, number, accepted, count in found[-self._keys_max :]
+        ]
+
+    def append(self, source: Source, values: Floats, raw: int, key: Key | None) -> Future[None]:
+        """Write a batch down, with its key."""
+        number, first = f"{source.number:016x}", self._last + 1
+        parts = [values[at : at + PART] for at in range(0, len(values), PART)]
+        self._last += len(parts)
+
+        def work(db: sqlite3.Connection) -> None:
+            count = _counted(db, number, source.stream, len(values))
+            for at, part in enumerate(parts):
+                data, seal = sealed(part.astype("<f8", copy=False).data)
+                entry = (first + at, number, 0 if at else raw, data, seal)
+                db.execute("INSERT INTO batches VALUES (?, ?, ?, ?, ?)", entry)
+            if key is not None:
+                self._remember(db, key, number, len(values), count)
+
+        return self.storage.write(work)
+
+    @property
+    def last(self) -> int:
+        """The entry of the batch that was appended last."""
+        return self._last
+
+    def _remember(
+        self, db: sqlite3.Connection, key: Key, number: str, accepted: int, count: int
+    ) -> None:
+        fields = "key, content, number, accepted, count"
+        entry = (key.name, key.content, number, accepted, count)
+        db.execute(f"INSERT OR REPLACE INTO keys ({fields}) VALUES (?, ?, ?, ?, ?)", entry)  # noqa: S608
+        oldest = "SELECT max(id) - ? FROM keys"
+        db.execute(f"DELETE FROM keys WHERE id <= ({oldest})", (self._keys_max,))  # noqa: S608
+
+    def checkpoint(self, source: Source, digest: bytes, raw: int, last: int) -> Future[None]:
+        """Write down a digest that covers the batches up to this entry, and drop those."""
+        number = f"{source.number:016x}"
+        data, seal = sealed(digest)
+
+        def work(db: sqlite3.Connection) -> None:
+            db.execute(
+                "INSERT OR REPLACE INTO digests VALUES (?, ?, ?, ?)", (number, raw, data, seal)
+            )
+            db.execute("DELETE FROM batches WHERE number = ? AND id <= ?", (number, last))
+
+        return self.storage.write(work)
+
+    def forget(self, source: Source, *, received: int) -> Future[None]:
+        """Drop a source that gave way, and the keys of what it had not received by then."""
+        number = f"{source.number:016x}"
+
+        def work(db: sqlite3.Connection) -> None:
+            for table in ("sources", "digests", "batches"):
+                db.execute(f"DELETE FROM {table} WHERE number = ?", (number,))  # noqa: S608
+            db.execute("DELETE FROM keys WHERE number = ? AND count > ?", (number, received))
+
+        return self.storage.write(work)
+
+    async def settled(self) -> None:
+        """Until all that was asked for before is written down, or is not."""
+        await asyncio.wait([self.storage.write(lambda _: None)])
+
+
+def _counted(db: sqlite3.Connection, number: str, stream: str, more: int) -> int:
+    found = db.execute("SELECT count FROM sources WHERE number = ?", (number,)).fetchone()
+    if found is None:
+        db.execute("INSERT INTO sources VALUES (?, ?, ?)", (number, stream, more))
+        return more
+    db.execute("UPDATE sources SET count = count + ? WHERE number = ?", (more, number))
+    return int(found[0]) + more
+
+
+def checkpoint_due(digest_bytes: int) -> int:
+    """Bytes in the log at which a digest of so many is written anew."""
+    return max(CHECKPOINT_BYTES, CHECKPOINTS * digest_bytes)
+
+
+def open_store(settings: Settings) -> Store | None:
+    """The store of this worker, locked; None if it is to keep nothing. `Unusable` says why not."""
+    if not settings.data_dir:
+        return None
+    directory = Path(settings.data_dir).absolute()
+    if settings.worker_name:
+        return Store(directory / FILE, settings, name=settings.worker_name)
+    host, slot = socket.gethostname()[: NAME_MAX - 10], 0
+    while True:
+        slot += 1
+        with suppress(InUse):
+            return Store(directory / f"slot-{slot}" / FILE, settings, name=f"{host}-{slot}")
