@@ -5,18 +5,22 @@ import time
 
 from coordinator_service.app import create_app
 from coordinator_service.settings import Settings
+from coordinator_service.store import open_store
 from shared.serving.logs import start_logging
 from shared.serving.server import clock, serve
+from shared.serving.storage import or_leave
 
 
 def main() -> None:
     settings = Settings.of(sys.argv[1:], "python -m coordinator_service")
     start_logging(settings.log_format, settings.log_level, Settings.strangers())
-    serve(
-        lambda fail: create_app(settings, clock=clock, wall=time.time, fail=fail),
-        host=settings.host,
-        port=settings.port,
-    )
+    with or_leave():
+        store = open_store(settings)
+        serve(
+            lambda fail: create_app(settings, clock=clock, wall=time.time, fail=fail, store=store),
+            host=settings.host,
+            port=settings.port,
+        )
 
 
 if __name__ == "__main__":

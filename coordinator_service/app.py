@@ -7,7 +7,7 @@ the median of the default stream gets bytes that are ready, by a route ahead of 
 import asyncio
 import logging
 import secrets
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
 from typing import Annotated, Any, Literal
 
@@ -20,10 +20,12 @@ from starlette.types import Receive, Scope, Send
 from coordinator_service.answers import Answers, Clock
 from coordinator_service.metrics import Metrics
 from coordinator_service.settings import Settings
-from shared.ledger import Ledger
+from coordinator_service.store import Store
+from shared.ledger import Ledger, Outcome
 from shared.protocol import (
     NAME_MAX,
     REQUEST_BYTES_MAX,
+    Delta,
     MalformedMessage,
     Receipt,
     Refusal,
@@ -32,9 +34,10 @@ from shared.protocol import (
 )
 from shared.rows import Row
 from shared.serving.bodies import body_of
-from shared.serving.errors import Problem, answer_errors, by_name, responses
+from shared.serving.errors import Problem, answer_errors, by_name, not_written, responses
 from shared.serving.logs import facts
 from shared.serving.queries import NO_NAME, NO_Q, UNKNOWN, Q, Qs, Stream, name_of, only
+from shared.serving.storage import NotWritten, tended
 from shared.serving.tasks import vital
 
 MSGPACK = "application/msgpack"
@@ -182,17 +185,21 @@ class Ready(BaseModel):
 class Coordinator:
     """What the routes share."""
 
-    def __init__(self, settings: Settings, *, clock: Clock, wall: Clock) -> None:
-        self.settings, self.clock = settings, clock
+    def __init__(
+        self, settings: Settings, *, clock: Clock, wall: Clock, store: Store | None
+    ) -> None:
+        self.settings, self.clock, self.store = settings, clock, store
         self.ledger = Ledger(
             settings.epsilon,
             number=1 + secrets.randbelow(2**64 - 1),
             now=clock(),
             heartbeat_s=settings.heartbeat_s,
+            rows=store.rows() if store else (),
         )
         self.answers = Answers(self.ledger, clock=clock, wall=wall)
-        self.metrics = Metrics(self.ledger, clock)
+        self.metrics = Metrics(self.ledger, clock, store)
         self._states: dict[tuple[str, int], str] = {}
+        self._unkept: dict[tuple[str, int], Row] = {}  # changed, and not known to be written down
 
     async def watch(self) -> None:
         """Log who turns silent, also while nobody asks."""
@@ -201,6 +208,8 @@ class Coordinator:
             now = self.clock()
             for row in self.ledger.known:
                 self._note_state(row, now)
+            with suppress(NotWritten):
+                await self._keep(self._unkept)
 
     def _note_state(self, row: Row, now: float) -> None:
         """A new source is silent for a moment: that is no news to worry about."""
@@ -211,30 +220,45 @@ class Coordinator:
             what = facts(worker=row.source.worker, stream=row.source.stream, before=before)
             log.log(worry, "source %s", state, extra=what)
 
-    def receive(self, body: bytes) -> bytes:
+    async def receive(self, body: bytes) -> bytes:
         """Judge a request of deltas, each alone."""
         try:
             deltas = unpack_request(body)
         except MalformedMessage as error:
             raise Problem(400, "malformed", str(error)) from None
-        answer = pack_response([self._judged(data) for data in deltas])
+        judged = [self._judged(data) for data in deltas]
+        await self._keep([delta.source.key for delta, _ in judged if delta])
+        answer = pack_response([answer for _, answer in judged])
         self.metrics.carried(len(body), len(answer))
         return answer
 
-    def _judged(self, data: bytes) -> Receipt | Refusal:
+    async def _keep(self, sources: Iterable[tuple[str, int]]) -> None:
+        """Have their rows written down before anything is said of them."""
+        rows = {source: self._unkept[source] for source in sources if source in self._unkept}
+        if not rows or self.store is None:
+            return
+        await self.store.save(rows.values())
+        for source, row in rows.items():
+            if self._unkept.get(source) is row:
+                del self._unkept[source]
+
+    def _judged(self, data: bytes) -> tuple[Delta | None, Receipt | Refusal]:
         now = self.clock()
         delta, outcome, answer = self.ledger.judge(data, now=now)
         if delta is None:
             self.metrics.judged("none", outcome)
             log.warning("delta refused", extra=facts(bytes=len(data), why=answer))
-            return answer
+            return None, answer
         form = delta.form.name.lower()
         self.metrics.judged(form, outcome)
         worker, stream, _ = delta.source
         what = facts(worker=worker, stream=stream, form=form, upto=delta.upto, bytes=len(data))
         log.info("delta %s", outcome, extra=what)
-        self._note_state(self.ledger.row(delta.source), now)
-        return answer
+        row = self.ledger.row(delta.source)
+        self._note_state(row, now)
+        if outcome is Outcome.ACCEPTED and self.store is not None:
+            self._unkept[row.source.key] = row
+        return delta, answer
 
     def known(self, stream: str) -> str:
         """A stream that can be asked for: one that has values, or the default."""
@@ -242,7 +266,7 @@ class Coordinator:
             raise Problem(404, "unknown_stream", f"there is no stream {stream!r} yet")
         return stream
 
-    def retire(self, worker: str) -> Retired:
+    async def retire(self, worker: str) -> Retired:
         now = self.clock()
         if all(row.source.worker != worker for row in self.ledger.known):
             raise Problem(404, "unknown_worker", f"there is no worker {worker!r}")
@@ -252,9 +276,14 @@ class Coordinator:
             raise Problem(409, "not_silent", what)
         for row in rows:
             self._note_state(row, now)
+            if row.upto and self.store is not None:
+                self._unkept[row.source.key] = row
+        await self._keep([row.source.key for row in rows])
         return Retired(worker=worker, streams=sorted(row.source.stream for row in rows))
 
     def why_not_ready(self) -> str | None:
+        if self.store is not None and self.store.storage.trouble:
+            return self.store.storage.trouble
         left = self.ledger.listens_until - self.clock()
         if left <= 0:
             return None
@@ -288,12 +317,16 @@ def create_app(
     clock: Clock,
     wall: Clock,
     fail: Callable[[], None] = lambda: None,
+    store: Store | None = None,
 ) -> App:
-    coordinator = Coordinator(settings, clock=clock, wall=wall)
+    coordinator = Coordinator(settings, clock=clock, wall=wall, store=store)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        async with vital(coordinator.watch(), name="watch", fail=fail):
+        async with (
+            tended(store.storage if store else None, fail=fail),
+            vital(coordinator.watch(), name="watch", fail=fail),
+        ):
             yield
 
     app = App(
@@ -379,6 +412,8 @@ def writes(coordinator: Coordinator) -> APIRouter:
             _408="the body took too long",
             _413="the body is too large",
             _415="the content type is another",
+            _503="nothing can be written down; so nothing is signed",
+            _507="nothing can be written down, as the disk is full; so nothing is signed",
         ),
     )
     async def post_deltas(request: Request) -> Response:
@@ -388,17 +423,27 @@ def writes(coordinator: Coordinator) -> APIRouter:
             raise Problem(415, "unknown_content_type", f"deltas come as {MSGPACK}, not {given!r}")
         s_max = coordinator.settings.body_s_max
         body = await body_of(request, bytes_max=REQUEST_BYTES_MAX, s_max=s_max)
-        return Response(coordinator.receive(body), media_type=MSGPACK)
+        try:
+            return Response(await coordinator.receive(body), media_type=MSGPACK)
+        except NotWritten as error:
+            raise not_written(error) from None
 
     @router.post(
         "/workers/{name:path}/retire",
         responses=responses(
-            _404="there is no such worker", _409="it is not silent", _422="not a name"
+            _404="there is no such worker",
+            _409="it is not silent",
+            _422="not a name",
+            _503="retired, but that cannot be written down yet",
+            _507="retired, but that cannot be written down yet, as the disk is full",
         ),
     )
     async def post_retire(name: WorkerName) -> Retired:
         """A silent worker will not come back: its values stay counted, nobody waits for more."""
-        return coordinator.retire(name)
+        try:
+            return await coordinator.retire(name)
+        except NotWritten as error:
+            raise not_written(error) from None
 
     return router
 
@@ -414,7 +459,7 @@ def operations(coordinator: Coordinator) -> APIRouter:
             status="ok",
             epsilon=settings.epsilon,
             heartbeat_s=settings.heartbeat_s,
-            storage="memory",
+            storage="disk" if coordinator.store else "memory",
         )
 
     @router.get("/ready", responses=responses(_503="answers are not complete; it says why"))

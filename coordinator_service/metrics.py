@@ -7,8 +7,10 @@ from prometheus_client import CollectorRegistry, Counter, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from coordinator_service.store import Store
 from shared.ledger import Ledger
 from shared.rank_shift import Estimate
+from shared.serving.metrics import OfStorage
 
 Clock = Callable[[], float]
 
@@ -46,9 +48,11 @@ class OfLedger(Collector):
 
 
 class Metrics:
-    def __init__(self, ledger: Ledger, clock: Clock) -> None:
+    def __init__(self, ledger: Ledger, clock: Clock, store: Store | None) -> None:
         self.registry = registry = CollectorRegistry()
         registry.register(OfLedger(ledger, clock))
+        if store is not None:
+            registry.register(OfStorage("coordinator", store.storage))
 
         def counter(name: str, words: str, *labels: str) -> Counter:
             return Counter(f"median_coordinator_{name}", words, labels, registry=registry)
