@@ -19,6 +19,7 @@ from starlette.types import Receive, Scope, Send
 
 from coordinator_service.answers import Answers, Clock
 from coordinator_service.metrics import Metrics
+from coordinator_service.noticed import Noticed
 from coordinator_service.settings import Settings
 from coordinator_service.store import Store
 from shared.ledger import Ledger, Outcome
@@ -198,27 +199,22 @@ class Coordinator:
         )
         self.answers = Answers(self.ledger, clock=clock, wall=wall)
         self.metrics = Metrics(self.ledger, clock, store)
-        self._states: dict[tuple[str, int], str] = {}
+        self._noticed = Noticed(self.answers)
         self._unkept: dict[tuple[str, int], Row] = {}  # changed, and not known to be written down
+        if store is not None:
+            what = facts(file=str(store.storage.path), rows=len(list(self.ledger.rows)))
+            log.info("storage opened", extra=what)
 
     async def watch(self) -> None:
-        """Log who turns silent, also while nobody asks."""
+        """Notice who turns silent, also while nobody asks."""
         while True:
             await asyncio.sleep(self.settings.heartbeat_s)
-            now = self.clock()
-            for row in self.ledger.known:
-                self._note_state(row, now)
+            rows, now = list(self.ledger.known), self.clock()
+            for row in rows:
+                self._noticed.state(row, now)
+            self._noticed.names(rows)
             with suppress(NotWritten):
                 await self._keep(self._unkept)
-
-    def _note_state(self, row: Row, now: float) -> None:
-        """A new source is silent for a moment: that is no news to worry about."""
-        state, before = self.answers.state(row, now), self._states.get(row.source.key, "new")
-        if state != before:
-            self._states[row.source.key] = state
-            worry = logging.WARNING if state == "silent" and before != "new" else logging.INFO
-            what = facts(worker=row.source.worker, stream=row.source.stream, before=before)
-            log.log(worry, "source %s", state, extra=what)
 
     async def receive(self, body: bytes) -> bytes:
         """Judge a request of deltas, each alone."""
@@ -255,7 +251,7 @@ class Coordinator:
         what = facts(worker=worker, stream=stream, form=form, upto=delta.upto, bytes=len(data))
         log.info("delta %s", outcome, extra=what)
         row = self.ledger.row(delta.source)
-        self._note_state(row, now)
+        self._noticed.state(row, now)
         if outcome is Outcome.ACCEPTED and self.store is not None:
             self._unkept[row.source.key] = row
         return delta, answer
@@ -275,7 +271,7 @@ class Coordinator:
             what = f"no source of worker {worker!r} is silent; one that runs must be stopped first"
             raise Problem(409, "not_silent", what)
         for row in rows:
-            self._note_state(row, now)
+            self._noticed.state(row, now)
             if row.upto and self.store is not None:
                 self._unkept[row.source.key] = row
         await self._keep([row.source.key for row in rows])

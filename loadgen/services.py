@@ -106,7 +106,7 @@ class Services:
         self.all = []
 
     def _begin(self, name: str, module: str, port: int, **settings: str) -> None:
-        settings |= {"MEDIAN_HOST": HOST, "MEDIAN_PORT": str(port)}
+        settings |= {"MEDIAN_HOST": HOST, "MEDIAN_PORT": str(port), "MEDIAN_DATA_DIR": ""}
         log = self._logs / f"{name}.log"
         with log.open("wb") as file:
             process = subprocess.Popen(  # noqa: S603  our own module, no shell

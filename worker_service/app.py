@@ -5,6 +5,7 @@ taking a batch makes a delta due, it waits until the coordinator has signed.
 """
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
@@ -20,6 +21,7 @@ from shared.digest import Digest
 from shared.outbox import NotTaken
 from shared.serving.bodies import body_of
 from shared.serving.errors import Problem, answer_errors, by_name, not_written, responses
+from shared.serving.logs import facts
 from shared.serving.queries import NO_NAME, NO_Q, UNKNOWN, Qs, Stream, StreamOrAll, name_of, only
 from shared.serving.storage import NotWritten, tended
 from shared.serving.tasks import vital
@@ -36,6 +38,7 @@ from worker_service.store import Key, Store
 LARGE_BODY, LARGE_OCTETS, OCTETS = 2**14, 2**17, "application/octet-stream"
 AGAIN = "send it again with the same Idempotency-Key, and it counts once"
 
+log = logging.getLogger("worker")
 
 KeyHeader = Annotated[
     str | None,
@@ -154,6 +157,11 @@ class Worker:
         self.settings, self.store = settings, store
         self.name = store.name if store else settings.name
         self.sources = Sources(self.name, settings, clock=clock, store=store)
+        if store is not None:
+            lines = list(self.sources)
+            values = sum(line.outbox.count for line in lines)
+            what = facts(file=str(store.storage.path), streams=len(lines), values=values)
+            log.info("storage opened", extra=what)
         self.metrics = Metrics(self.sources, store)
         self._decoding = asyncio.Lock()  # large bodies one by one: each takes many times its size
         self.keys = Keys(settings.idempotency_keys_max, store.keys() if store else ())
@@ -179,7 +187,7 @@ class Worker:
         try:
             async with asyncio.timeout(self.settings.answer_s_max):
                 taken = await (self.keys.once(batch.key, take) if batch.key else take())
-                await self.sources.received(taken)
+                await self.sources.received(stream, taken)
         except TimeoutError:
             raise self._not_signed(f"this may be counted or not; {AGAIN}") from None
         except asyncio.CancelledError:  # by the server, whose time to stop gracefully is over

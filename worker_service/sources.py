@@ -112,7 +112,7 @@ class Line:
         self._lock = asyncio.Lock()
         self._to_be_acknowledged, self._to_be_covered = Waiting(), Waiting()
         self._given_up = asyncio.Event()
-        self._logged, self._checkpoint_bytes = logged, checkpoint_due(0)
+        self._logged, self._checkpoint_bytes = logged, float(checkpoint_due(0))
         self._entry = 0  # of the store's log: the last that the outbox has
 
     async def take(self, batch: Batch) -> int:
@@ -134,6 +134,11 @@ class Line:
         except NotTaken:
             await self._given_up.wait()  # until it is certain that no restart brings it back
             raise
+        except Exception:
+            self._checkpoint_bytes = (
+                math.inf
+            )  # the log has it, this process not; a restart mends it
+            raise
         self._logged += 8 * batch.size + ENTRY_BYTES
         if self._logged >= self._checkpoint_bytes:
             await self._checkpoint()
@@ -149,8 +154,9 @@ class Line:
             self._tell()
 
     def _add(self, batch: Batch, now: float, entry: int) -> int:
+        count = self.outbox.add(batch.taken(), now=now, raw=batch.raw)
         self._entry = entry
-        return self.outbox.add(batch.taken(), now=now, raw=batch.raw)
+        return count
 
     async def _checkpoint(self) -> None:
         """Write the digest down, instead of all batches that it covers."""
@@ -265,11 +271,11 @@ class Sources:
         await line.acknowledged(count)
         return Taken(batch.size, count, line.outbox.source.number)
 
-    async def received(self, taken: Taken) -> None:
+    async def received(self, stream: str, taken: Taken) -> None:
         """What was written down before a restart, and is sent again, waits as it did then."""
-        for line in self:
-            if line.outbox.source.number == taken.number:
-                await line.acknowledged(taken.count)
+        line = self._lines.get(stream)
+        if line is not None and line.outbox.source.number == taken.number:
+            await line.acknowledged(taken.count)
 
     async def flush(self, line: Line) -> int:
         """Have all said that there is, and wait until it is covered."""

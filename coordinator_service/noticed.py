@@ -1,0 +1,55 @@
+"""What is noticed of the sources, and said in the log: who turns silent, and who has whose name.
+
+A name is a label: two workers may bear it, and all that they count is counted. But it is hardly
+meant. It cannot be a restart if two sources of one worker and one stream both spoke between two
+looks, and both again before the next.
+"""
+
+import logging
+from collections import defaultdict
+from collections.abc import Iterable
+
+from coordinator_service.answers import Answers
+from shared.rows import Row
+from shared.serving.logs import facts
+
+log = logging.getLogger("coordinator")
+
+Name = tuple[str, str]
+"""A worker and a stream."""
+Key = tuple[str, int]
+
+
+class Noticed:
+    def __init__(self, answers: Answers) -> None:
+        self._answers = answers
+        self._states: dict[Key, str] = {}
+        self._deltas: dict[Key, int] = {}
+        self._spoke: dict[Name, set[Key]] = {}
+        self._shared: set[Name] = set()
+
+    def state(self, row: Row, now: float) -> None:
+        """A new source is silent for a moment: that is no news to worry about."""
+        state, before = self._answers.state(row, now), self._states.get(row.source.key, "new")
+        if state != before:
+            self._states[row.source.key] = state
+            worry = logging.WARNING if state == "silent" and before != "new" else logging.INFO
+            what = facts(worker=row.source.worker, stream=row.source.stream, before=before)
+            log.log(worry, "source %s", state, extra=what)
+
+    def names(self, rows: Iterable[Row]) -> None:
+        """Warn, once, of two workers with one name."""
+        before, self._spoke = self._spoke, self._spoken_since(rows)
+        for name, keys in self._spoke.items():
+            if len(keys & before.get(name, set())) > 1 and name not in self._shared:
+                self._shared.add(name)
+                what = facts(worker=name[0], stream=name[1])
+                log.warning("two workers bear one name; give each its own", extra=what)
+
+    def _spoken_since(self, rows: Iterable[Row]) -> dict[Name, set[Key]]:
+        spoke = defaultdict(set)
+        for row in rows:
+            if row.deltas > self._deltas.get(row.source.key, row.deltas):
+                spoke[row.source.worker, row.source.stream].add(row.source.key)
+            self._deltas[row.source.key] = row.deltas
+        return spoke

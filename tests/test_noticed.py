@@ -1,0 +1,61 @@
+"""Two workers with one name: said once, and never of a restart."""
+
+import logging
+from dataclasses import replace
+
+import pytest
+
+from coordinator_service.answers import Answers
+from coordinator_service.noticed import Noticed
+from shared.ledger import Ledger
+from shared.protocol import Source
+from shared.rows import Row
+
+
+@pytest.fixture
+def noticed() -> Noticed:
+    return Noticed(Answers(Ledger(0.01, number=1, now=0), clock=lambda: 0.0, wall=lambda: 0.0))
+
+
+def spoken(*rows: Row) -> list[Row]:
+    return [replace(row, deltas=row.deltas + 1) for row in rows]
+
+
+FIRST, SECOND = (Row(source=Source("w", "default", number), deltas=1) for number in (1, 2))
+
+
+def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [one.getMessage() for one in caplog.records if one.levelno == logging.WARNING]
+
+
+def test_two_that_speak_by_turns_under_one_name_are_told_of_once(
+    noticed: Noticed, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = [FIRST, SECOND]
+    for _ in range(5):
+        noticed.names(rows)
+        rows = spoken(*rows)
+    assert warnings(caplog) == ["two workers bear one name; give each its own"]
+
+
+def test_a_restart_is_not_two_workers(noticed: Noticed, caplog: pytest.LogCaptureFixture) -> None:
+    """Both spoke between two looks; but of two sources that follow each other, only once."""
+    old, new = FIRST, SECOND
+    noticed.names([old])
+    (old,) = spoken(old)
+    noticed.names([old])
+    (old,) = spoken(old)
+    for _ in range(4):
+        (new,) = spoken(new)
+        noticed.names([old, new])
+    assert warnings(caplog) == []
+
+
+def test_streams_of_one_worker_are_no_two_workers(
+    noticed: Noticed, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = [FIRST, Row(source=Source("w", "other", 3), deltas=1)]
+    for _ in range(4):
+        noticed.names(rows)
+        rows = spoken(*rows)
+    assert warnings(caplog) == []
