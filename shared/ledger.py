@@ -29,20 +29,31 @@ Who goes on
 -----------
 A source is what one process at a time goes on with. But where its values are kept can be copied,
 and two processes would then replace the row by turns, each with values that the other lacks. So a
-whole names its home, and a whole of another home than the row's is a *claim*. It is judged before
-its base, and casts no doubt. While the source is heard, within three heartbeats or since the start
-of the ledger, it is refused as *in use*, and repeated. Once nobody is heard, or the row is closed,
-it is judged like any other: so a copy of who died takes its place, and nobody is asked.
+whole names its home, and those that its directory had before. A whole of another home than the
+row's is a *claim*. It is judged before its base, and casts no doubt.
 
-A claim is refused for good, as a *conflict*, once two deltas of the row's own home were accepted
-since the first claim of that home. *Proof* that two processes had the source then. The second delta
-was drawn on the mark that the first one made, and that was made after the claim. So who drew it had
-read a receipt that is younger than the claim: it ran when the claimant ran already. (One delta
-alone does not tell: it may have been on its way since before.) []
+* If the row's home is none of those before, it is refused for good, as a *conflict*: somebody else
+  went on with the row, and his values are not all here.
+* Else, if the row is closed, or nothing was heard of it for three heartbeats, and the ledger is not
+  younger than that, the claim is judged like any other whole: a copy of who died takes its place.
+* Else it is refused as *in use*, and repeated, and as a conflict once two deltas of the row's own
+  home were accepted since the first claim of this one.
 
-All that was said of silence is said of a source that is not taken over. Who is cut off for three
-heartbeats while a copy takes its place is not listed as silent for it: its row lives. What it had
-acknowledged beyond the row is in no answer.
+So what a row covers stays covered. *Proof.* A row covers a prefix of what was taken at its home h.
+A copy takes no value before its first signature, when the row bears its home, and from then on only
+copies of that one are accepted. So as long as the row bears h, whoever has h among his homes before
+has taken nothing since: what he has is a prefix of what was taken at h. A whole that covers no less
+than the row then covers all that the row does. (A directory that is put back as it once was is
+another, and has another home.) []
+
+Nor is a copy refused for good where it is alone. *Proof.* Two deltas came after the claim. The
+second was drawn on the mark that the first one made, so by one who had read a receipt that is
+younger than the claim: it ran when the claimant ran already. (One delta alone does not tell: it may
+have been on its way since before.) []
+
+All that was said of silence is said of a source that nobody takes over. Who is not heard for three
+heartbeats while a copy takes its place is not listed as silent: its row lives. What it acknowledged
+beyond the row is in no answer. And a ledger that has forgotten a row takes whoever comes first.
 """
 
 import math
@@ -78,8 +89,8 @@ IN_USE = (
     "when that one is silent, this one is accepted"
 )
 IN_CONFLICT = (
-    "another process runs this source, from another copy of its data directory; stop one of the "
-    "two, or give one an empty data directory"
+    "another process went on with this source, from another copy of its data directory; stop one "
+    "of the two, or give one an empty data directory"
 )
 
 
@@ -196,6 +207,8 @@ class Ledger:
 
     def _claimed(self, row: Row, delta: Delta, now: float) -> Refusal | None:
         """Why it may not go on with a source of another home; None if it may."""
+        if row.home not in delta.former:
+            return Refusal("conflict", IN_CONFLICT)
         heard = max(self._started, self.heard_at(row.source))
         if row.closed or now >= heard + SILENT_HEARTBEATS * self.heartbeat_s:
             return None

@@ -36,15 +36,17 @@ is taken. A source that never heard of a coordinator waits on: nobody could list
 
 Copies
 ------
-What is stored can be copied, and then two processes have one source. Each has a home of its own,
-which its wholes name; the ledger lets one go on, and refuses the other. *In use* needs nothing: the
-same bytes are sent until they are accepted or get a receipt. On a *conflict* the source gives way:
-its numbers are used elsewhere. A copy takes no value before its first signature, so one that gives
-way before that loses nothing. Who was cut off for three heartbeats, and finds its place taken,
-loses what it acknowledged beyond the row: at most `count - covered` values, in no answer.
+What is stored can be copied, and then two processes have one source. Each has a home of its own.
+Its wholes name that, and the homes that its directory had before; the ledger lets one go on, and
+refuses the other. *In use* needs nothing: the same bytes are sent until they are accepted or get a
+receipt. On a *conflict* the source gives way: its numbers are used elsewhere. A copy takes no value
+before its first signature, so one that gives way before that loses nothing. Who was not heard for
+three heartbeats, and finds its place taken, loses what it acknowledged beyond the row that was
+taken: at most what it held back then, and what it took since. That is in no answer.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
@@ -54,6 +56,7 @@ from shared.digest import Digest
 from shared.picture import NOTHING, Picture
 from shared.protocol import (
     COARSEST,
+    FORMER_MAX,
     HEARTBEAT_S_MAX,
     NO_MARK,
     SILENT_HEARTBEATS,
@@ -131,9 +134,11 @@ class Outbox:
         linger_s: float = 1.0,
         counts_cut_off: bool = True,
         home: int = 0,
+        former: Sequence[int] = (),
         raw: int | None = None,
     ) -> None:
-        self.source, self.digest, self._home = source, digest, home
+        self.source, self.digest = source, digest
+        self._home, self._former = home, tuple(former[:FORMER_MAX])
         self.acknowledged = 0
         self.closed = False
         self.outdated = False
@@ -379,6 +384,7 @@ class Outbox:
             final=self._closing,
             raw=self.raw,
             home=self._home if form is Form.WHOLE else 0,
+            former=self._former if form is Form.WHOLE else (),
         )
         picture = delta.drawn_on(held.picture)
         delta = replace(delta, shift=rank_shift(clusters, picture))

@@ -13,15 +13,17 @@ a **mark**, a hash, that names the row they make; and each delta says on which m
 was drawn. A repeated delta is known by its mark, a stranger's by its base.
 
     delta       [1, worker, stream, number, base, since, upto, form, knots, weights, shift,
-                 digest error in millionths, ledger, final, raw]   and, of a whole, home
+                 digest error in millionths, ledger, final, raw]   of a whole also: home, homes
+                 that were before
     receipt     [1, upto, mark, allowance, patience, epsilon, heartbeat_s, ledger]
     request     [delta, ...]   each a byte string of its own, so that a bad one harms no other
     response    [receipt or refusal, ...]   in the request's order; a refusal is [code, sentence]
 
 A **home** is where the values of a source are kept: a number, drawn at random for each data
 directory, and anew when a directory is found to be another than it was. Only who keeps something
-has one. It tells two copies of one source apart; wholes name it, because only a whole can begin
-anew where a row is already.
+has one. It tells two copies of one source apart; with the homes that the directory had before,
+newest first, it tells which is a copy of which. Only a whole replaces what was, so only wholes name
+homes.
 
 Segments travel in the digits they need. `knots` begins with a step: then an integer is how many
 multiples of 2**step the knot lies after the last such knot, a float is a knot as it is, and nil is
@@ -54,6 +56,7 @@ MARK_BYTES = 8
 NO_MARK = bytes(MARK_BYTES)  # of a row that no delta has made yet
 ID_MAX = 2**64 - 1
 HOME_MAX = 2**32 - 1
+FORMER_MAX = 7  # homes that a whole names beside the present one
 UPTO_MAX = 2**48  # values of a source: sixteenths of so many ranks, and of sums, are exact
 SIXTEENTHS_MAX = SIXTEEN * COUNT_MAX
 NAME_MAX = 100  # characters
@@ -108,6 +111,7 @@ class Delta:
     final: bool = False
     raw: int = 0  # bytes of values that users have sent, since the source began
     home: int = 0  # of a whole: where its source is kept; 0: in memory only
+    former: tuple[int, ...] = ()  # homes of that directory before, newest first
 
     def drawn_on(self, picture: Picture) -> Picture:
         """What the picture of its base becomes: the same bits on either side."""
@@ -161,7 +165,7 @@ def pack_delta(delta: Delta) -> bytes:
         _packed_knots(delta.segments), _packed_weights(delta.segments),
         int(delta.shift * SIXTEEN),
         math.ceil(delta.digest_error * MILLION * EXACTLY), delta.ledger,
-        int(delta.final), delta.raw, *([delta.home] if delta.home else []),
+        int(delta.final), delta.raw, *([delta.home, *delta.former] if delta.home else []),
     ])  # fmt: skip
 
 
@@ -169,8 +173,8 @@ def unpack_delta(data: bytes) -> Delta:
     match _unpacked(data, DELTA_BYTES_MAX, 2):
         case [
             version, worker, stream, number, base, since, upto, form, knots, weights, shift,
-            digest_error, ledger, final, raw, *home,
-        ] if _is_ours(version) and len(home) <= 1:  # fmt: skip
+            digest_error, ledger, final, raw, *homes,
+        ] if _is_ours(version) and len(homes) <= 1 + FORMER_MAX:  # fmt: skip
             since, upto = _whole("since", since, UPTO_MAX), _whole("upto", upto, UPTO_MAX)
             return _consistent(
                 Delta(
@@ -189,7 +193,8 @@ def unpack_delta(data: bytes) -> Delta:
                     ledger=_whole("ledger", ledger, ID_MAX),
                     final=bool(_whole("final", final, 1)),
                     raw=_whole("raw", raw, ID_MAX),
-                    home=_whole("home", home[0], HOME_MAX, 1) if home else 0,
+                    home=_whole("home", homes[0], HOME_MAX, 1) if homes else 0,
+                    former=tuple(_whole("former home", one, HOME_MAX, 1) for one in homes[1:]),
                 )
             )
     raise MalformedMessage("these bytes are not a delta, or not one of version 1")

@@ -1,5 +1,6 @@
 """The protocol as stories: an outbox, a ledger, and between them a test that carries the bytes."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -10,6 +11,7 @@ from shared.ledger import CLAIMS_MAX, Answer, Ledger
 from shared.outbox import CLOCKS, ECHO_S, Cause, NotTaken, Outbox
 from shared.picture import Segments
 from shared.protocol import (
+    FORMER_MAX,
     HEARTBEAT_S_MAX,
     NO_MARK,
     SILENT_HEARTBEATS,
@@ -840,10 +842,10 @@ def test_an_answer_says_how_long_it_lasts_if_nothing_is_heard() -> None:
 # Two processes with one source
 
 
-def a_copy(outbox: Outbox, home: int) -> Outbox:
+def a_copy(outbox: Outbox, home: int, former: Sequence[int] = (1,)) -> Outbox:
     """As another process begins it, from what is stored."""
     digest = Digest.from_bytes(outbox.digest.to_bytes())
-    return Outbox(outbox.source, digest, now=0, linger_s=LINGER_S, home=home, raw=outbox.raw)
+    return Outbox(outbox.source, digest, now=0, linger_s=LINGER_S, home=home, former=former)
 
 
 def settled_at_home(ledger: Ledger, home: int = 1, now: float = 0.0) -> Outbox:
@@ -939,9 +941,37 @@ def test_who_comes_back_to_a_place_that_is_taken_is_refused_and_changes_nothing(
     taken_over(ledger, copy, late)
     exchange(original, ledger, late + 1)
     row = ledger.row(original.source)
-    assert refused(original, ledger, late + 1) == "in_use"
+    assert refused(original, ledger, late + 1) == "conflict"
+    later = late + 1 + 2 * SILENT_S
+    assert refused(original, ledger, later) == "conflict", "nor when that one died"
     assert ledger.row(original.source) is row
     assert median(ledger, late + 1).complete
+
+
+def test_what_a_row_covers_is_not_lost_to_a_copy_from_before_that_has_more() -> None:
+    ledger = a_ledger()
+    original = settled_at_home(ledger)
+    copy = a_copy(original, home=2)
+    taken_over(ledger, copy, HEARTBEAT_S + SILENT_S)
+    copy.add([1.0, 2.0], now=50)
+    copy.goodbye()
+    exchange(copy, ledger, 50)
+    original.add(np.arange(5.0), now=50)
+    for other in (original, a_copy(original, home=3)):
+        if other is original:
+            exchange(other, ledger, 51)
+        assert refused(other, ledger, 52) == "conflict", "it has more, but not these"
+    heir = a_copy(copy, home=4, former=(2, 1))
+    taken_over(ledger, heir, 53)
+    assert (ledger.row(heir.source).home, ledger.row(heir.source).upto) == (4, 2_002)
+
+
+def test_of_many_former_homes_the_newest_are_named() -> None:
+    digest = Digest(0.001)
+    digest.add([1.0])
+    former = range(2, 20)
+    outbox = Outbox(Source("w1", "default", 1), digest, now=0, home=1, former=former)
+    assert unpack_delta(cut(outbox)).former == tuple(former[:FORMER_MAX])
 
 
 def test_who_is_restarted_where_it_was_does_not_wait() -> None:
@@ -996,7 +1026,9 @@ def test_of_a_row_that_was_taken_over_older_claims_are_forgotten() -> None:
     assert [refused(copy, ledger, 1) for copy in copies] == ["in_use", "in_use"]
     late = HEARTBEAT_S + SILENT_S
     taken_over(ledger, copies[0], late)
-    assert refused(copies[1], ledger, late) == "in_use", "it did not run while it claimed"
+    assert refused(copies[1], ledger, late) == "conflict", "it is no copy of that one"
+    copy = a_copy(copies[0], home=3, former=(2, 1))
+    assert refused(copy, ledger, late) == "in_use", "home 3 has not claimed this from home 2"
 
 
 def test_more_homes_than_can_be_remembered_wait_and_are_never_told() -> None:

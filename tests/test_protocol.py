@@ -17,6 +17,7 @@ from shared.picture import NO_SEGMENTS, NOTHING, Segments
 from shared.protocol import (
     DELTA_BYTES_MAX,
     DELTAS_MAX,
+    FORMER_MAX,
     HEARTBEAT_S_MAX,
     HOME_MAX,
     ID_MAX,
@@ -50,6 +51,7 @@ COUNT = st.integers(0, COUNT_MAX) | st.integers(0, 9)
 NUMBER = st.integers(0, ID_MAX)
 MARK = st.binary(min_size=MARK_BYTES, max_size=MARK_BYTES)
 NAME = st.text(min_size=1, max_size=NAME_MAX).filter(str.isprintable)
+HOMES = st.lists(st.integers(1, HOME_MAX), min_size=1, max_size=1 + FORMER_MAX) | st.just([0])
 RANKS = COUNT.map(lambda sixteenths: sixteenths / 16)
 GRANT = st.builds(Grant, RANKS, COUNT)
 SECONDS = st.floats(0, HEARTBEAT_S_MAX, exclude_min=True)
@@ -66,12 +68,13 @@ def any_delta(draw: st.DrawFn) -> Delta:
     segments = NO_SEGMENTS if form is Form.SAME else draw(any_segments())
     since = 0 if form is Form.WHOLE else draw(st.integers(1, UPTO_MAX - 10**6))
     upto = since + (segments.weight or draw(st.integers(0, 100)))
+    homes = draw(HOMES) if form is Form.WHOLE else [0]
     return Delta(
         source=Source(draw(NAME), draw(NAME), draw(NUMBER)), base=draw(MARK), since=since,
         upto=upto, form=form, segments=segments, shift=draw(st.integers(0, 16 * upto)) / 16,
         digest_error=draw(st.integers(1, 500_000)) / 1_000_000, ledger=draw(NUMBER),
         final=draw(st.booleans()), raw=draw(NUMBER),
-        home=draw(st.integers(0, HOME_MAX)) if form is Form.WHOLE else 0,
+        home=homes[0], former=tuple(homes[1:]),
     )  # fmt: skip
 
 
@@ -128,6 +131,16 @@ def test_a_whole_names_its_home_if_it_has_one() -> None:
     assert packed(home=HOME)[3:] == packed()[1:] + msgpack.packb(HOME), "a field after the others"
     assert pack_delta(replace(delta, home=0)) == packed()
     assert unpack_delta(packed()).home == 0
+
+
+def test_a_whole_names_the_homes_before_newest_first() -> None:
+    data = packed(home=HOME, last=3, first=2**31)
+    assert unpack_delta(data).former == (3, 2**31)
+    assert pack_delta(unpack_delta(data)) == data
+    most = {f"former {at}": at for at in range(1, 1 + FORMER_MAX)}
+    assert len(unpack_delta(packed(home=HOME, **most)).former) == FORMER_MAX
+    for wrong in ({**most, "one more": 1}, {"zero": 0}, {"large": HOME_MAX + 1}, {"none": None}):
+        malformed(unpack_delta, packed(home=HOME, **wrong), "former home|not a delta")
 
 
 def test_what_begins_nothing_anew_names_no_home() -> None:
