@@ -265,7 +265,8 @@ class Outbox:
 
     def give_way(self) -> None:
         """Another process runs this source: say, take and acknowledge nothing more."""
-        self.outdated, self.flight, self._cause = True, None, None
+        self.outdated, self.closed = True, self._closing
+        self.flight = self._cause = None
         self._waits, self._look_at = True, math.inf
 
     def why_not(self, *, now: float) -> str | None:

@@ -932,6 +932,14 @@ def test_who_gives_way_says_takes_and_acknowledges_nothing_more() -> None:
     assert (original.closed, original.delta(now=1e9)) == (True, None)
 
 
+def test_who_gives_way_while_it_says_goodbye_is_gone() -> None:
+    original = settled_at_home(a_ledger())
+    cut(original, HEARTBEAT_S + 1)
+    original.goodbye()
+    original.give_way()
+    assert (original.closed, original.due, original.delta(now=1e9)) == (True, False, None)
+
+
 def test_who_comes_back_to_a_place_that_is_taken_is_refused_and_changes_nothing() -> None:
     ledger = a_ledger()
     original = settled_at_home(ledger)
