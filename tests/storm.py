@@ -4,40 +4,53 @@ Everything that can happen to the protocol happens here, in an order the seed de
 responses are lost, in one direction only too, repeated, delayed and overtaken; workers are cut off
 for longer than anybody waits; both sides crash and come back with their memory, without it, or with
 an old copy; epsilon is another after a restart; sources say goodbye; every clock has an origin and
-a speed of its own. The code under test is the product's. Only the couriers are played.
+a speed of its own. What a worker stored is copied, now or as it was once, and runs elsewhere too,
+beside the original, or after it; workers are paused; directories are moved. The code under test is
+the product's. Only the couriers are played.
 
-The oracle keeps every value of every source, in order. After each event
+The oracle keeps every value of every process, in order. The process whose delta was accepted last
+*has* its source. After each event
 
 * each row is a prefix: its picture is no further from the first `upto` values than it says;
+* nothing that a row covered is lost when it becomes another, unless a ledger that had forgotten
+  whose it is let somebody take it;
 * each source that is heard keeps its promise, by what is counted for it;
 * wherever an answer is complete, its certificate is at least its true error, where truth is every
   acknowledged value and every value a row covers.
 
-When the storm is over, all that a living source has acknowledged is counted, exactly once.
+Another process gets a source only when the one that has it was not heard for three heartbeats, or
+said goodbye. When the storm is over, no two processes have one source, and all that a living one
+has acknowledged is counted, exactly once.
 
-Three things no ledger can know, so the oracle does not ask for them. A copy that is older than a
+Four things no ledger can know, so the oracle does not ask for them. A copy that is older than a
 source, or than its return from a goodbye, cannot miss it: that source counts from when it is heard
 again. A worker restored from an old copy has lost what it acknowledged since, unless a row covers
 it; the oracle forgets that too, and nobody restores any more what was copied of either side while
-the same numbers were other values, nor does what was sent then arrive at an old copy. And what a
-dead source had acknowledged beyond its row is lost; the ledger lists it as silent, for ever.
+the same numbers were other values, nor does what was sent then arrive at an old copy. What a dead
+source had acknowledged beyond its row is lost; the ledger lists it as silent, for ever. And so is
+what a process acknowledged beyond the row before another took its place, while it was cut off for
+three heartbeats; or while the ledger had forgotten whose the row was.
 """
 
 import heapq
+import math
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import count
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from shared.digest import Digest
-from shared.ledger import Answer, Ledger, Outcome
+from shared.ledger import Answer, Ledger, Outcome, Verdict
 from shared.outbox import NotTaken, Outbox
 from shared.picture import Picture
 from shared.protocol import (
+    NO_MARK,
+    SILENT_HEARTBEATS,
     Receipt,
+    Refusal,
     Source,
     mark_of,
     pack_request,
@@ -58,6 +71,8 @@ EPSILONS = (0.4, 0.2, 0.1)
 DIGEST_ERROR = 0.005
 QUANTILES = (0.5, 0.1, 0.9)
 
+WORKERS_MAX = 6
+
 Place = tuple[str, str]
 """A worker and a stream: where one source at a time lives."""
 
@@ -73,22 +88,47 @@ class Clock:
         return self.origin + self.speed * time
 
 
+class Stored(NamedTuple):
+    """What a worker has of a source in its directory."""
+
+    digest: bytes
+    homes: tuple[int, ...]
+
+
 @dataclass(eq=False)
 class Life:
     """A source as it truly is: all its values in order, and the outbox that has them now."""
 
     outbox: Outbox
+    homes: tuple[int, ...]  # of its directory, the present one last
+    began: float  # at this home
+    ended: float = math.inf
     values: list[float] = field(default_factory=list)
     received: int = 0  # so many were acknowledged
     met: int = 0  # the last start of the coordinator that it got through to
     request: int = -1  # the newest one
     waiting: bool = False
     sent: float = 0.0
-    copies: list[bytes] = field(default_factory=list)
+    heard: float = -math.inf  # when a delta of it was last accepted
+    heard_in: int = 0  # in which start of the coordinator
+    heard_from: int = 0  # from which home
+    made: bytes = NO_MARK  # and which row that made
+    copies: list[Stored] = field(default_factory=list)
 
     @property
     def source(self) -> Source:
         return self.outbox.source
+
+
+class Letter(NamedTuple):
+    """A request on its way."""
+
+    worker: str
+    number: int
+    request: bytes
+    lives: list[Life]
+    outboxes: list[Outbox]
+    start: int  # of the coordinator, when it was sent
 
 
 class Storm:
@@ -102,6 +142,10 @@ class Storm:
         self._number = count()
         self._lives: list[Life] = []
         self._places: dict[Place, Life] = {}
+        self._has: dict[tuple[str, int], Life] = {}  # who has each source
+        self._forgotten: set[tuple[str, int]] = set()  # was taken as the ledger forgot whose it is
+        self._keeps = self._one_of(True, True, False)  # workers have directories
+        self._paused: dict[str, float] = {}  # until when
         self._drawn_of: dict[bytes, Floats] = {}  # by mark: the values a delta covers
         self._sound: set[bytes] = set()  # marks of pictures that were looked at
         self._changed = True
@@ -145,8 +189,8 @@ class Storm:
 
     def _something(self) -> None:
         what = [self._some_values, self._weather, self._crash_worker, self._crash_coordinator]
-        what += [self._say_goodbye, self._copy]
-        likely = [0.83, 0.1, 0.015, 0.02, 0.005, 0.03]
+        what += [self._say_goodbye, self._copy, self._start_copy, self._pause]
+        likely = [0.80, 0.1, 0.015, 0.02, 0.005, 0.03, 0.02, 0.01]
         what[self.rng.choice(len(what), p=likely)]()
 
     def _weather(self) -> None:
@@ -156,13 +200,16 @@ class Storm:
 
     def _calm(self) -> None:
         self._loss, self._repeat, self._delay, self._cut = [0.0, 0.0], 0.0, 0.1, {}
-        self._stuck = 0.0
+        self._stuck, self._paused = 0.0, {}
 
     def _copy(self) -> None:
         """Backups, which somebody may restore much later."""
         self._old_rows.append(list(self._ledger.rows))
         for life in self._places.values():
-            life.copies.append(life.outbox.digest.to_bytes())
+            life.copies.append(self._stored(life))
+
+    def _stored(self, life: Life) -> Stored:
+        return Stored(life.outbox.digest.to_bytes(), life.homes)
 
     # Workers
 
@@ -172,19 +219,60 @@ class Storm:
     def _now(self, worker: str) -> float:
         return self._clocks[worker].show(self.time)
 
-    def _outbox(self, source: Source, digest: Digest) -> Outbox:
-        return Outbox(source, digest, now=self._now(source.worker))
+    def _another_home(self, before: tuple[int, ...] = ()) -> tuple[int, ...]:
+        return (*before, int(self.rng.integers(1, 2**32)) if self._keeps else 0)
+
+    def _outbox(self, source: Source, digest: Digest, homes: tuple[int, ...]) -> Outbox:
+        now, (*former, home) = self._now(source.worker), homes
+        return Outbox(source, digest, now=now, home=home, former=former[::-1])
 
     def _begin(self, place: Place) -> None:
         source = Source(*place, int(self.rng.integers(2**63)))
-        life = Life(self._outbox(source, Digest(DIGEST_ERROR)))
+        homes = self._another_home()
+        life = Life(self._outbox(source, Digest(DIGEST_ERROR), homes), homes, self.time)
+        if place in self._places:
+            self._places[place].ended = self.time
+        self._lives.append(life)
+        self._places[place] = self._has[source.key] = life
+
+    def _pause(self) -> None:
+        worker = self._one_of(*self._clocks)
+        self._paused[worker] = self.time + self._one_of(5.0, 20.0, 60.0)
+        self.seen["pauses"] += 1
+
+    def _is_paused(self, worker: str) -> bool:
+        return self.time < self._paused.get(worker, 0.0)
+
+    def _start_copy(self) -> None:
+        """What a worker has stored, or had once, is started as another worker."""
+        if not self._keeps or len(self._clocks) == WORKERS_MAX:
+            return
+        worker, copy = self._one_of(*self._clocks), f"w{len(self._clocks)}"
+        lives = [life for place, life in self._places.items() if place[0] == worker]
+        at = int(self.rng.integers(1, 4))
+        self._clocks[copy] = self._a_clock()
+        for life in lives:
+            stored = life.copies[-at] if len(life.copies) >= at else self._stored(life)
+            self._start(life, copy, stored)
+
+    def _start(self, original: Life, worker: str, stored: Stored) -> None:
+        place, digest = (worker, original.source.stream), Digest.from_bytes(stored.digest)
+        if not digest.count:
+            self._begin(place)
+            return
+        homes = self._another_home(stored.homes)
+        outbox = self._outbox(original.source._replace(worker=worker), digest, homes)
+        life = Life(outbox, homes, self.time, values=original.values[: digest.count])
         self._lives.append(life)
         self._places[place] = life
+        self.seen["copies started"] += 1
 
     def _some_values(self) -> None:
         life = self._one_of(*self._places.values())
+        if self._is_paused(life.source.worker):
+            return
         size = self._one_of(1, 1, 1, 3, 3, 20, 100, 300)
-        middle = self._one_of(0.0, self.time / 50, 5.0 * len(self._lives))
+        middle = self._one_of(0.0, self.time / 50, 5.0 * len(self._has))
         values = middle + self._one_of(0.0, 1.0) * self.rng.normal(size=size).round(2)
         try:
             life.outbox.add(values, now=self._now(life.source.worker))
@@ -210,15 +298,18 @@ class Storm:
                 self._restart(place, life, memory)
 
     def _restart(self, place: Place, life: Life, memory: str) -> None:
-        stored = life.outbox.digest.to_bytes()
+        stored = self._stored(life)
         if memory == "old" and life.copies:
             del life.copies[1 + self.rng.integers(len(life.copies)) :]
             stored = life.copies[-1]
-        digest = Digest.from_bytes(stored)
+        digest = Digest.from_bytes(stored.digest)
         if memory == "none" or not digest.count:
             self._begin(place)
             return
-        life.outbox = self._outbox(life.source, digest)
+        if memory == "old" or (memory == "whole" and self._chance(0.3)):
+            life.homes, life.began = self._another_home(stored.homes), self.time
+            self.seen["directories moved"] += self._keeps
+        life.outbox = self._outbox(life.source, digest, life.homes)
         life.values = life.values[: digest.count]
         life.received = min(life.received, digest.count)
         life.waiting = False
@@ -232,6 +323,8 @@ class Storm:
 
     def _couriers(self) -> None:
         for worker in self._clocks:
+            if self._is_paused(worker):
+                continue
             now = self._now(worker)
             lives = [life for place, life in self._places.items() if place[0] == worker]
             sending = {}
@@ -255,9 +348,16 @@ class Storm:
         number = next(self._number)
         for life in sending:
             life.request, life.waiting, life.sent = number, True, now
-        request, lives = pack_request(list(sending.values())), list(sending)
-        outboxes = [life.outbox for life in lives]
-        self._carry(worker, 0, lambda: self._arrive(worker, number, request, lives, outboxes))
+        lives = list(sending)
+        letter = Letter(
+            worker=worker,
+            number=number,
+            request=pack_request(list(sending.values())),
+            lives=lives,
+            outboxes=[life.outbox for life in lives],
+            start=self._starts,
+        )
+        self._carry(worker, 0, lambda: self._arrive(letter))
 
     def _carry(self, worker: str, back: int, event: Callable[[], None]) -> None:
         for _ in range(1 + self._chance(self._repeat)):
@@ -270,40 +370,65 @@ class Storm:
                 self.seen["messages stuck"] += stuck
                 self._at(self.time + delay, event)
 
-    def _arrive(
-        self, worker: str, number: int, request: bytes, lives: list[Life], outboxes: list[Outbox]
-    ) -> None:
-        now, deltas = self._clock.show(self.time), unpack_request(request)
-        if self._marks_recur and not all(map(self._is_of_its_values, lives, deltas)):
+    def _arrive(self, letter: Letter) -> None:
+        now, deltas = self._clock.show(self.time), unpack_request(letter.request)
+        if self._marks_recur and not self._is_of_their_values(letter):
             return
-        verdicts = [self._ledger.judge(data, now=now) for data in deltas]
-        for life, verdict in zip(lives, verdicts, strict=True):
-            if verdict.outcome is not Outcome.REPEATED:  # as may be an old goodbye, to an old copy
-                life.met = self._starts
+        posts = zip(letter.lives, deltas, strict=True)
+        verdicts = [self._judged(life, data, now) for life, data in posts]
         self._changed = True
         response = pack_response([verdict.answer for verdict in verdicts])
-        self._carry(worker, 1, lambda: self._answered(number, response, lives, outboxes))
+        self._carry(letter.worker, 1, lambda: self._answered(letter, response))
 
-    def _is_of_its_values(self, life: Life, data: bytes) -> bool:
-        return same_as_far_as_both_go(self._drawn_of[mark_of(data)], np.array(life.values))
+    def _judged(self, life: Life, data: bytes, now: float) -> Verdict:
+        before = self._ledger.row(life.source)
+        verdict = self._ledger.judge(data, now=now)
+        if verdict.outcome is not Outcome.REPEATED:  # as may be an old goodbye, to an old copy
+            life.met = self._starts
+        if verdict.outcome is Outcome.ACCEPTED:
+            self._is_heard(life, before)
+        return verdict
 
-    def _answered(
-        self, number: int, response: bytes, lives: list[Life], outboxes: list[Outbox]
-    ) -> None:
+    def _is_of_their_values(self, letter: Letter) -> bool:
+        """Of who sent it; and of who has the source now, if that was before a restart."""
+        posts = list(zip(letter.lives, unpack_request(letter.request), strict=True))
+        if letter.start < self._starts:
+            posts += [(self._has[life.source.key], data) for life, data in posts]
+        return all(
+            same_as_far_as_both_go(self._drawn_of[mark_of(data)], np.array(life.values))
+            for life, data in posts
+        )
+
+    def _answered(self, letter: Letter, response: bytes) -> None:
         """Only what answers the newest request of a process that still runs is read."""
-        for life, outbox, answer in zip(lives, outboxes, unpack_response(response), strict=True):
-            if life.request == number and life.outbox is outbox:
-                assert isinstance(answer, Receipt), answer
+        if self._is_paused(letter.worker):
+            self._at(self._paused[letter.worker], lambda: self._answered(letter, response))
+            return
+        answers = unpack_response(response)
+        for life, outbox, answer in zip(letter.lives, letter.outboxes, answers, strict=True):
+            if life.request == letter.number and life.outbox is outbox:
                 life.request, life.waiting = -1, False
-                outbox.receive(answer, now=self._now(life.source.worker))
+                if isinstance(answer, Receipt):
+                    outbox.receive(answer, now=self._now(life.source.worker))
+                else:
+                    self._is_refused(life, answer)
                 self._note(life)
                 self._turn_over(life)
+
+    def _is_refused(self, life: Life, refusal: Refusal) -> None:
+        assert refusal.code in ("in_use", "conflict"), refusal
+        self.seen[f"claims refused: {refusal.code}"] += 1
+        if refusal.code == "conflict":
+            self._check_conflict(life)
+            life.outbox.give_way()
 
     def _turn_over(self, life: Life) -> None:
         place = life.source.worker, life.source.stream
         if self._places[place] is life and (life.outbox.outdated or life.outbox.closed):
             self.seen["sources outdated"] += life.outbox.outdated
-            if life.outbox.closed and self._chance(0.5):  # it comes back, and goes on
+            if (
+                life.outbox.closed and not life.outbox.outdated and self._chance(0.5)
+            ):  # it comes back, and goes on
                 self._restart(place, life, "whole")
                 self.seen["returns after a goodbye"] += 1
             else:
@@ -313,6 +438,7 @@ class Storm:
 
     def _start_coordinator(self, rows: list[Row]) -> None:
         self._starts += 1
+        self._started = self.time
         self._clock = self._a_clock()
         self._ledger = Ledger(
             self._one_of(*EPSILONS),
@@ -337,17 +463,50 @@ class Storm:
         return all(self._is_of_these_values(row) for row in rows)
 
     def _is_of_these_values(self, row: Row) -> bool:
-        (life,) = (life for life in self._lives if life.source == row.source)
+        life = self._has[row.source.key]
         covered, living = self._drawn_of[row.mark], life in self._places.values()
         too_long = living and len(covered) > len(life.values)
         return not too_long and same_as_far_as_both_go(covered, np.array(life.values))
 
     # The oracle
 
+    def _is_heard(self, life: Life, before: Row) -> None:
+        """Of a process whose delta made a row another."""
+        row, had = self._ledger.row(life.source), self._has[life.source.key]
+        if life is not had:
+            self._check_taken(life, had, before)
+            self._has[life.source.key] = life
+        if before.upto and life.source.key not in self._forgotten:
+            kept = same_as_far_as_both_go(self._drawn_of[before.mark], self._drawn_of[row.mark])
+            assert kept, "values that were counted are not any more"
+        life.heard, life.heard_in = self.time, self._starts
+        life.made, life.heard_from = row.mark, row.home
+
+    def _check_taken(self, life: Life, had: Life, before: Row) -> None:
+        forgotten = not before.upto or before.mark != had.made
+        assert forgotten or before.closed or self._was_silent(had), "who is heard was replaced"
+        if had.heard_from not in life.homes:
+            assert forgotten, "a row was taken by who has not all that it covers"
+            self._forgotten.add(life.source.key)
+        self.seen["sources taken over"] += 1
+
+    def _check_conflict(self, life: Life) -> None:
+        """Nobody gives way who has the source, nor where nobody else can have been."""
+        row, key = self._ledger.row(life.source), life.source.key
+        if self._has[key] is life:
+            assert life.received <= row.upto, "who has the source gave way"
+        elif row.home in life.homes:
+            others = [one for one in self._lives if one is not life and one.source.key == key]
+            assert any(one.ended > life.began for one in others), "who is alone gave way"
+
+    def _was_silent(self, life: Life) -> bool:
+        since = max(life.heard, self._started if life.heard_in < self._starts else -math.inf)
+        return self.time - since >= SILENT_HEARTBEATS * HEARTBEAT_S / 1.02
+
     def _check(self) -> None:
         self._changed = False
         truths: dict[str, list[Floats]] = {"default": [], "other": []}
-        for life in self._lives:
+        for life in self._has.values():
             row = self._ledger.row(life.source)
             covered = self._drawn_of[row.mark] if row.upto else np.empty(0)
             self._check_prefix(row, covered)
@@ -408,12 +567,14 @@ class Storm:
     def _check_the_end(self) -> None:
         for life in self._places.values():
             row = self._ledger.row(life.source)
+            assert self._has[life.source.key] is life, "two have one source"
             assert row.upto == life.received == len(life.values), "not everything is counted"
             assert (not row.upto) or (self._drawn_of[row.mark] == life.values).all()
-        living = {life.source for life in self._places.values()}
+        living = {life.source.key for life in self._places.values()}
         for row in self._ledger.rows:
-            if not row.final or row.source in living:  # of who is gone, a late word may raise doubt
-                assert self._is_silent(row) == (row.source not in living)
+            lives = row.source.key in living
+            if not row.final or lives:  # of who is gone, a late word may raise doubt
+                assert self._is_silent(row) != lives
 
 
 def said(answer: Answer) -> tuple[object, ...]:
