@@ -307,6 +307,7 @@ class Sources:
             linger_s=self._linger_s,
             counts_cut_off=self._counts_cut_off,
             home=self._store.home if self._store else 0,
+            former=self._store.former if self._store else (),
             raw=raw,
         )
 

@@ -90,7 +90,7 @@ class KeptKey:
 class Store:
     def __init__(self, path: Path, settings: Settings, *, name: str) -> None:
         self.storage = Storage(path, owner="worker", mark=MARK, tables=TABLES, fsync=settings.fsync)
-        self.home = self.storage.home
+        self.home, self.former = self.storage.home, self.storage.former
         self._path, self._db, self._keys_max = path, self.storage.db, settings.idempotency_keys_max
         self.name = settings.worker_name or self._named(name)
         self._last: int = self._db.execute("SELECT coalesce(max(id), 0) FROM batches").fetchone()[0]

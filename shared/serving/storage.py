@@ -16,9 +16,10 @@ has none for what it holds.
 
 *A home.* A directory that was copied must be told from the original, as both may be in use. So the
 file remembers where it is, by the device, the inode, and the boot of the machine; and wherever it
-finds itself elsewhere, it draws another number for its home. The same number means the same file,
-under the same lock: whoever had it before is gone. That is all it proves, and all it is for. A
-machine that was booted again has another home, too; so has everything where boots have no id.
+finds itself elsewhere, it draws another number for its home, and keeps those it had before. The
+same number means the same file, under the same lock: whoever had it before is gone. That is all it
+proves, and all it is for. A machine that was booted again is another place, too; and where boots
+have no id, so is every start.
 
 What a power cut may cost is for the operator to choose. `always`: nothing that was committed, since
 each commit waits for the disk. `interval`: what was committed in the last second or so, since the
@@ -41,7 +42,7 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from shared.protocol import HOME_MAX
+from shared.protocol import FORMER_MAX, HOME_MAX
 from shared.serving.logs import facts
 from shared.serving.tasks import vital
 
@@ -56,6 +57,8 @@ SPARE_BYTES = 8 * 2**20  # of pages that are free, in the file, and kept for wha
 INTERVAL_S = 1.0
 LOCK_TRIES, LOCK_S = 3, 0.01
 BOOT = Path("/proc/sys/kernel/random/boot_id")
+
+HOMES = "CREATE TABLE homes (id INTEGER PRIMARY KEY, number INTEGER, place TEXT)"
 
 log = logging.getLogger("storage")
 
@@ -99,7 +102,7 @@ class Storage:
             self.db = self._opened()
             try:
                 self._prepare(owner, mark, tables)
-                self.home = self._at_home()
+                self.home, self.former = self._at_home()
             except BaseException:
                 self.db.close()
                 raise
@@ -141,8 +144,7 @@ class Storage:
             with self.transaction() as db:
                 db.execute(f"PRAGMA application_id = {mark}")
                 db.execute(f"PRAGMA user_version = {VERSION}")
-                db.execute("CREATE TABLE home (number INTEGER, place TEXT, tended INTEGER)")
-                db.execute("INSERT INTO home VALUES (0, '', 0)")
+                db.execute(HOMES)
                 for table in tables.split(";"):
                     db.execute(table)
         elif found != mark:
@@ -158,16 +160,18 @@ class Storage:
     def _number(self, pragma: str) -> int:
         return int(self.db.execute(f"PRAGMA {pragma}").fetchone()[0])
 
-    def _at_home(self) -> int:
-        """The number of this home; another one, if this is another place than it was."""
-        number, place = self.db.execute("SELECT number, place FROM home").fetchone()
+    def _at_home(self) -> tuple[int, list[int]]:
+        """The number of this home, and of those before it, the latest first."""
         here = place_of(self.path)
-        if here is not None and place == here:
-            return int(number)
-        number = 1 + secrets.randbelow(HOME_MAX)
-        with self.transaction() as db:
-            db.execute("UPDATE home SET number = ?, place = ?", (number, here or ""))
-        return number
+        found = self.db.execute("SELECT number, place FROM homes ORDER BY id DESC").fetchall()
+        if here is None or not found or found[0][1] != here:
+            found.insert(0, (1 + secrets.randbelow(HOME_MAX), here or ""))
+            with self.transaction() as db:
+                db.execute("INSERT INTO homes (number, place) VALUES (?, ?)", found[0])
+                oldest = "SELECT max(id) - ? FROM homes"
+                db.execute(f"DELETE FROM homes WHERE id < ({oldest})", (FORMER_MAX,))  # noqa: S608
+        home, *former = (number for number, _ in found)
+        return home, former
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
@@ -299,7 +303,7 @@ def or_leave() -> Iterator[None]:
 
 
 def _tended(db: sqlite3.Connection) -> None:
-    db.execute("UPDATE home SET tended = tended + 1")
+    db.execute("UPDATE homes SET place = place")
 
 
 @contextmanager
