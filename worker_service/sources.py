@@ -257,8 +257,10 @@ class Sources:
     def line(self, stream: str) -> Line | None:
         return self._lines.get(stream)
 
-    async def take(self, stream: str, batch: Batch) -> Taken:
-        """Take a batch, and wait until it is acknowledged."""
+    async def take(
+        self, stream: str, batch: Batch, handed_over: Callable[[], None] = lambda: None
+    ) -> Taken:
+        """Take a batch, and wait until it is acknowledged; says when its values are let go."""
         if self.closing:
             raise NotTaken("this worker is about to stop; send your values to another")
         line = self._lines.get(stream)
@@ -267,6 +269,7 @@ class Sources:
         try:
             count = await line.take(batch)
         finally:
+            handed_over()
             self.look(line)
         await line.acknowledged(count)
         return Taken(batch.size, count, line.outbox.source.number)
