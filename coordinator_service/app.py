@@ -38,6 +38,7 @@ from shared.serving.bodies import body_of
 from shared.serving.errors import Problem, answer_errors, by_name, not_written, responses
 from shared.serving.logs import facts
 from shared.serving.queries import NO_NAME, NO_Q, UNKNOWN, Q, Qs, Stream, name_of, only
+from shared.serving.room import Room
 from shared.serving.storage import NotWritten, tended
 from shared.serving.tasks import vital
 
@@ -198,7 +199,8 @@ class Coordinator:
             rows=store.rows() if store else (),
         )
         self.answers = Answers(self.ledger, clock=clock, wall=wall)
-        self.metrics = Metrics(self.ledger, clock, store)
+        self.room = Room(requests_max=settings.requests_max, bytes_max=settings.work_bytes_max)
+        self.metrics = Metrics(self.ledger, self.room, clock, store)
         self._noticed = Noticed(self.answers)
         self._unkept: dict[tuple[str, int], Row] = {}  # changed, and not known to be written down
         if store is not None:
@@ -408,7 +410,7 @@ def writes(coordinator: Coordinator) -> APIRouter:
             _408="the body took too long",
             _413="the body is too large",
             _415="the content type is another",
-            _503="nothing can be written down; so nothing is signed",
+            _503="too much in work, or nothing can be written down: so nothing is signed",
             _507="nothing can be written down, as the disk is full; so nothing is signed",
         ),
     )
@@ -418,11 +420,12 @@ def writes(coordinator: Coordinator) -> APIRouter:
         if given.partition(";")[0].strip().lower() != MSGPACK:
             raise Problem(415, "unknown_content_type", f"deltas come as {MSGPACK}, not {given!r}")
         s_max = coordinator.settings.body_s_max
-        body = await body_of(request, bytes_max=REQUEST_BYTES_MAX, s_max=s_max)
-        try:
-            return Response(await coordinator.receive(body), media_type=MSGPACK)
-        except NotWritten as error:
-            raise not_written(error) from None
+        with coordinator.room.place() as place:
+            body = await body_of(request, place, bytes_max=REQUEST_BYTES_MAX, s_max=s_max)
+            try:
+                return Response(await coordinator.receive(body), media_type=MSGPACK)
+            except NotWritten as error:
+                raise not_written(error) from None
 
     @router.post(
         "/workers/{name:path}/retire",

@@ -10,7 +10,8 @@ from prometheus_client.registry import Collector
 from coordinator_service.store import Store
 from shared.ledger import Ledger
 from shared.rank_shift import Estimate
-from shared.serving.metrics import OfStorage
+from shared.serving.metrics import OfRoom, OfStorage
+from shared.serving.room import Room
 
 Clock = Callable[[], float]
 
@@ -48,9 +49,10 @@ class OfLedger(Collector):
 
 
 class Metrics:
-    def __init__(self, ledger: Ledger, clock: Clock, store: Store | None) -> None:
+    def __init__(self, ledger: Ledger, room: Room, clock: Clock, store: Store | None) -> None:
         self.registry = registry = CollectorRegistry()
         registry.register(OfLedger(ledger, clock))
+        registry.register(OfRoom("coordinator", room))
         if store is not None:
             registry.register(OfStorage("coordinator", store.storage))
 

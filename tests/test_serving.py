@@ -21,6 +21,7 @@ from shared.serving.bodies import body_of
 from shared.serving.errors import Problem, answer_errors, responses
 from shared.serving.logs import JsonLines, TextLines, as_of, facts, start_logging
 from shared.serving.queries import Q, Stream, name_of
+from shared.serving.room import Place, Room
 from shared.serving.server import Server, clock, serve
 from shared.serving.settings import PREFIX, ServiceSettings
 
@@ -309,7 +310,7 @@ def an_app() -> FastAPI:
 
     @app.post("/body")
     async def body(request: Request) -> int:
-        return len(await body_of(request, bytes_max=10, s_max=0.05))
+        return len(await body_of(request, a_place(), bytes_max=10, s_max=0.05))
 
     return app
 
@@ -383,6 +384,10 @@ def test_a_body_comes_whole() -> None:
     assert asked("POST", "/body", content=b"x" * 10).json() == 10
 
 
+def a_place() -> Place:
+    return Room(requests_max=1, bytes_max=10).place()
+
+
 def read(*messages: dict[str, Any], headers: dict[str, str] | None = None) -> bytes | Problem:
     """The body in these messages, of which no more come; or what is wrong with it."""
     pieces = list(messages)
@@ -395,7 +400,7 @@ def read(*messages: dict[str, Any], headers: dict[str, str] | None = None) -> by
     raw = [(name.encode(), value.encode()) for name, value in (headers or {}).items()]
     request = Request({"type": "http", "method": "POST", "headers": raw}, receive)
     try:
-        return asyncio.run(body_of(request, bytes_max=10, s_max=0.05))
+        return asyncio.run(body_of(request, a_place(), bytes_max=10, s_max=0.05))
     except Problem as problem:
         return problem
 

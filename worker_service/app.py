@@ -6,7 +6,7 @@ taking a batch makes a delta due, it waits until the coordinator has signed.
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from hashlib import blake2b
@@ -23,6 +23,7 @@ from shared.serving.bodies import body_of
 from shared.serving.errors import Problem, answer_errors, by_name, not_written, responses
 from shared.serving.logs import facts
 from shared.serving.queries import NO_NAME, NO_Q, UNKNOWN, Qs, Stream, StreamOrAll, name_of, only
+from shared.serving.room import Place, Room, Watch
 from shared.serving.storage import NotWritten, tended
 from shared.serving.tasks import vital
 from shared.values import BadValue, Floats
@@ -31,7 +32,7 @@ from worker_service.intake import BadBody, decode
 from worker_service.keys import KEY_MAX, BadKey, Keys, checked
 from worker_service.metrics import Metrics
 from worker_service.settings import Settings
-from worker_service.sources import Batch, Clock, Line, Sources, in_thread
+from worker_service.sources import Batch, Clock, Line, Sources, Taken, in_thread
 from worker_service.store import Key, Store
 
 # Bytes: a larger body is decoded in a thread, as it may take 3 ms; or much less, being packed.
@@ -162,7 +163,8 @@ class Worker:
             values = sum(line.outbox.count for line in lines)
             what = facts(file=str(store.storage.path), streams=len(lines), values=values)
             log.info("storage opened", extra=what)
-        self.metrics = Metrics(self.sources, store)
+        self.room = Room(requests_max=settings.requests_max, bytes_max=settings.work_bytes_max)
+        self.metrics = Metrics(self.sources, self.room, store)
         self._decoding = asyncio.Lock()  # large bodies one by one: each takes many times its size
         self.keys = Keys(settings.idempotency_keys_max, store.keys() if store else ())
         self.courier = Courier(
@@ -182,40 +184,59 @@ class Worker:
     async def take(self, request: Request, stream: str, key: str | None) -> Accepted:
         if reason := self.courier.hopeless(stream):
             raise NotTaken(reason)
-        batch = await self._read(request, stream, key)
-        take = partial(self.sources.take, stream, batch)
-        try:
-            async with asyncio.timeout(self.settings.answer_s_max):
-                taken = await (self.keys.once(batch.key, take) if batch.key else take())
-                await self.sources.received(stream, taken)
-        except TimeoutError:
-            raise self._not_signed(f"this may be counted or not; {AGAIN}") from None
-        except asyncio.CancelledError:  # by the server, whose time to stop gracefully is over
-            what = f"this worker stops now, unsigned: this may be counted or not; {AGAIN}"
-            raise Problem(503, "not_acknowledged", what) from None
+        with self.room.place() as place, Watch(request) as watch:
+            batch = await self._read(request, place, stream, key)
+            try:
+                async with asyncio.timeout(self.settings.answer_s_max):
+                    taken = await self._taken(stream, batch, place, watch)
+                    await self.sources.received(stream, taken)
+            except TimeoutError:
+                raise self._not_signed(f"this may be counted or not; {AGAIN}") from None
+            except asyncio.CancelledError:  # by the server, which stops; or nobody is there to read
+                what = f"this worker stops now, unsigned: this may be counted or not; {AGAIN}"
+                raise Problem(503, "not_acknowledged", what) from None
         return Accepted(accepted=taken.accepted, count=taken.count)
 
-    async def _read(self, request: Request, stream: str, name: str | None) -> Batch:
+    async def _taken(self, stream: str, batch: Batch, place: Place, watch: Watch) -> Taken:
+        """Given up half done, it would be neither: what a key or the store knows of goes on."""
+        if batch.key is None and self.store is None:
+            return await self._take(stream, batch, place, watch.begin)
+        watch.begin()
+        take = partial(self._take, stream, batch, place)
+        if batch.key is None:
+            return await asyncio.shield(asyncio.create_task(take()))
+        return await self.keys.once(batch.key, take)
+
+    async def _take(
+        self, stream: str, batch: Batch, place: Place, waits: Callable[[], None] = lambda: None
+    ) -> Taken:
+        """In the place by itself, as it may go on when the request is given up."""
+
+        def handed_over() -> None:
+            place.hold(0)
+            waits()
+
+        with place:
+            return await self.sources.take(stream, batch, handed_over)
+
+    async def _read(self, request: Request, place: Place, stream: str, name: str | None) -> Batch:
         """Its values, and if it is keyed, a hash of all that it says."""
-        settings = self.settings
-        body = await body_of(request, bytes_max=settings.body_bytes_max, s_max=settings.body_s_max)
-        content_type, key = request.headers.get("content-type", ""), None
-        if name is not None:
-            content = blake2b(digest_size=16)
-            for part in (content_type.encode(), stream.encode(), body):
-                content.update(part + b"\0")
-            key = Key(checked(name), content.digest())
-        return Batch(await self._decoded(content_type, body), len(body), key)
+        bytes_max, s_max = self.settings.body_bytes_max, self.settings.body_s_max
+        body = await body_of(request, place, bytes_max=bytes_max, s_max=s_max)
+        content_type = request.headers.get("content-type", "")
+        name = None if name is None else checked(name)
+        said = () if name is None else (content_type.encode(), stream.encode(), body)
+        if len(body) <= (LARGE_OCTETS if OCTETS in content_type.lower() else LARGE_BODY):
+            content, values = _understood(content_type, body, said)
+        else:
+            async with self._decoding:
+                content, values = await in_thread(_understood, content_type, body, said)
+        place.hold(values.nbytes)
+        return Batch(values, len(body), None if name is None else Key(name, content))
 
     def _not_signed(self, so: str) -> Problem:
         what = f"the coordinator did not sign within {self.settings.answer_s_max:g} s: {so}"
         return Problem(503, "not_acknowledged", what, headers={"retry-after": "1"})
-
-    async def _decoded(self, content_type: str, body: bytes) -> Floats:
-        if len(body) <= (LARGE_OCTETS if OCTETS in content_type.lower() else LARGE_BODY):
-            return decode(content_type, body)
-        async with self._decoding:
-            return await in_thread(decode, content_type, body)
 
     async def flush(self, stream: str | None) -> Flushed:
         lines = list(self.sources) if stream is None else [self.line(stream)]
@@ -244,6 +265,15 @@ class Worker:
     def why_not_ready(self) -> list[str]:
         stored = [self.store.storage.trouble] if self.store and self.store.storage.trouble else []
         return [*stored, *self.courier.why_not(), *self.sources.why_not()]
+
+
+def _understood(content_type: str, body: bytes, said: Iterable[bytes]) -> tuple[bytes, Floats]:
+    """A hash of what was said, and the values of a body."""
+    content = blake2b(digest_size=16)
+    for part in said:
+        content.update(part)
+        content.update(b"\0")
+    return content.digest(), decode(content_type, body)
 
 
 def _quantiles(stream: str, qs: list[float], digest: Digest) -> Quantiles:
@@ -310,7 +340,7 @@ def routes(worker: Worker) -> APIRouter:
             _413="the body is too large",
             _415="the content type is none of the four",
             _422="something is not a value, a name or a key; nothing was taken",
-            _503="not taken now, or not acknowledged in time",
+            _503="not taken now, too much in work, or not acknowledged in time",
             _507="nothing can be written down, as the disk is full; nothing was taken",
         ),
     )

@@ -8,7 +8,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from shared.outbox import Flight
-from shared.serving.metrics import OfStorage
+from shared.serving.metrics import OfRoom, OfStorage
+from shared.serving.room import Room
 from worker_service.sources import Sources
 from worker_service.store import Store
 
@@ -55,9 +56,10 @@ class OfSources(Collector):
 
 
 class Metrics:
-    def __init__(self, sources: Sources, store: Store | None) -> None:
+    def __init__(self, sources: Sources, room: Room, store: Store | None) -> None:
         self.registry = registry = CollectorRegistry()
         registry.register(OfSources(sources))
+        registry.register(OfRoom("worker", room))
         if store is not None:
             registry.register(OfStorage("worker", store.storage))
 

@@ -122,12 +122,12 @@ class Line:
             raise NotTaken(reason)
         if self._store is None:
             return await self._added(batch, now)
-        written = self._store.append(self.outbox.source, batch.values, batch.raw, batch.key)
-        adding = self._added_once(written, self._store.last, batch, now)
-        return await asyncio.shield(asyncio.create_task(adding))
+        return await self._written_and_added(self._store, batch, now)
 
-    async def _added_once(self, written: Future[None], entry: int, batch: Batch, now: float) -> int:
-        """It was let in: what changed since then does not count."""
+    async def _written_and_added(self, store: Store, batch: Batch, now: float) -> int:
+        """It was let in: what changed since then does not count. Nobody may cancel this."""
+        written = store.append(self.outbox.source, batch.values, batch.raw, batch.key)
+        entry = store.last
         await written
         try:
             count = await self._added(batch, now, entry)
@@ -318,7 +318,9 @@ class Sources:
         """A new source in place of one whose numbers are used up."""
         await line.forgotten()
         stream = line.outbox.source.stream
-        self._lines[stream] = self._new(stream)
+        new = self._lines[stream] = self._new(stream)
+        if self.closing:
+            await new.goodbye()
         line.give_up()
 
     def why_not(self) -> Iterator[str]:

@@ -1,11 +1,26 @@
-"""What every service tells Prometheus of what it keeps."""
+"""What every service tells Prometheus: what it keeps, and how much it has in work."""
 
 from collections.abc import Iterable
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from shared.serving.room import Room
 from shared.serving.storage import Storage
+
+
+class OfRoom(Collector):
+    def __init__(self, service: str, room: Room) -> None:
+        self._service, self._room = service, room
+
+    def collect(self) -> Iterable[Metric]:
+        name, room = f"median_{self._service}", self._room
+        shed = "Requests with a body that were told 503, for room"
+        return (
+            CounterMetricFamily(f"{name}_shed_requests", shed, room.shed),
+            GaugeMetricFamily(f"{name}_work_requests", "Such requests in work", room.requests),
+            GaugeMetricFamily(f"{name}_work_bytes", "Bytes that these hold", room.bytes),
+        )
 
 
 class OfStorage(Collector):

@@ -40,6 +40,14 @@ class ServiceSettings(BaseSettings):
         description="when what is kept there is brought to the disk: before it is acknowledged, "
         "or once in a second",
     )
+    work_bytes_max: int = Field(
+        64 * MIB,
+        ge=0,
+        description="bytes of bodies and their values in work at once; any one gets in alone",
+    )
+    requests_max: int = Field(
+        1024, ge=1, description="requests with a body that are in work at once; more are told 503"
+    )
 
     @classmethod
     def of(cls, arguments: list[str], command: str) -> Self:

@@ -1,0 +1,113 @@
+"""Room: how much a process has in work at once, so that it says no before it grows.
+
+Who is let in has a *place* until it is answered, and holds bytes there: what its body declares,
+before any of it is read; what has come, where it declares nothing; what its values take, once they
+are decoded; and nothing any more when these are handed over. At all times
+
+    places <= requests_max   and   bytes <= bytes_max, or one place holds them all,
+
+so that the largest body that may come gets in, if only alone. Whoever would break this is told
+`503`, and when to come again; nothing of it is taken. Where much of a body is still to come, or
+nobody knows how much, the connection is given up.
+
+A place is left by the last who is in it, once. Work under an Idempotency-Key is in it beside the
+request, and goes on when that is given up: so nobody makes room by hanging up. And who hangs up
+while nothing is left to be done but to wait makes room at once: `Watch` sees to that.
+
+Not in this account: what a connection takes that asks nothing, and what decoding takes for a
+moment. Whoever decodes large bodies does it one by one.
+"""
+
+import asyncio
+import secrets
+from types import TracebackType
+from typing import Self
+
+from fastapi import Request
+
+from shared.serving.errors import Problem
+
+AGAIN_S = 3  # at most, to come again in; drawn for each, so that not all come back at once
+
+
+class Room:
+    def __init__(self, *, requests_max: int, bytes_max: int) -> None:
+        self._requests_max, self._bytes_max = requests_max, bytes_max
+        self.requests = self.bytes = self.shed = 0
+
+    def place(self) -> "Place":
+        """A place to enter, if there is one."""
+        if self.requests >= self._requests_max:
+            raise self.overloaded()
+        return Place(self)
+
+    def fits(self, bytes_: int, *, beside: int) -> bool:
+        return not beside or beside + bytes_ <= self._bytes_max
+
+    def overloaded(self, *, midway: bool = False) -> Problem:
+        self.shed += 1
+        headers = {"retry-after": str(1 + secrets.randbelow(AGAIN_S))}
+        if midway:
+            headers["connection"] = "close"
+        what = "as much is in work here as may be at once: nothing was taken, send it again later"
+        return Problem(503, "overloaded", what, headers=headers)
+
+
+class Place:
+    """Of one request: entered by it, and by the work that goes on without it."""
+
+    def __init__(self, room: Room) -> None:
+        self._room, self._inside, self._bytes = room, 0, 0
+
+    def __enter__(self) -> Self:
+        if not self._inside:
+            self._room.requests += 1
+        self._inside += 1
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
+        self._inside -= 1
+        if not self._inside:
+            self.hold(0)
+            self._room.requests -= 1
+
+    def hold(self, bytes_: int, *, midway: bool = False) -> None:
+        """So many bytes from now on, if there is room for them beside what others hold."""
+        others = self._room.bytes - self._bytes
+        if bytes_ > self._bytes and not self._room.fits(bytes_, beside=others):
+            raise self._room.overloaded(midway=midway)
+        self._room.bytes, self._bytes = others + bytes_, bytes_
+
+
+class Watch:
+    """Cancels a request whose client went away, from when it only waits; its body must be read."""
+
+    def __init__(self, request: Request) -> None:
+        self._request, self._waits = request, asyncio.current_task()
+        self._watching: asyncio.Task[None] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
+        if self._watching:
+            self._watching.cancel()
+
+    def begin(self) -> None:
+        self._watching = asyncio.create_task(self._until_gone())
+
+    async def _until_gone(self) -> None:
+        while (await self._request.receive())["type"] != "http.disconnect":
+            pass
+        if self._waits:
+            self._waits.cancel()
