@@ -267,7 +267,6 @@ class Outbox:
         """Another process runs this source: say, take and acknowledge nothing more."""
         self.outdated, self.closed = True, self._closing
         self.flight = self._cause = None
-        self._waits, self._look_at = True, math.inf
 
     def why_not(self, *, now: float) -> str | None:
         """Why no value is taken now; None if one is."""
