@@ -4,6 +4,8 @@
     python -m benchmarks.services median     GET /median beside a bare uvicorn app, in one run
     python -m benchmarks.services recompute  an answer over many rows, made anew
     python -m benchmarks.services sizes      memory and heartbeats of many streams
+    python -m benchmarks.services overload   memory of a worker under attack
+    python -m benchmarks.services reconnect  GET /median while a thousand workers come back
 
 The client is a few lines over a socket: what is measured is the server. A worker from empty talks
 to a live coordinator at epsilon 1 %; the time counts until the last 202, all waits included. On a
@@ -12,18 +14,23 @@ of the worker's own processor time too, which is what one core would do.
 """
 
 import asyncio
+import itertools
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import replace
+from http.client import HTTPConnection
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import msgpack
 import numpy as np
@@ -35,12 +42,15 @@ from rich.table import Table
 from shared.digest import Digest
 from shared.ledger import Ledger
 from shared.outbox import Outbox
-from shared.protocol import Receipt, Source, digest_error_for
+from shared.protocol import Receipt, Source, digest_error_for, pack_request, unpack_response
+from shared.serving.server import clock
 from shared.values import Floats
+from worker_service.courier import Tries
 
 EPSILON = 0.01
 CONNECTIONS, ASKING = 4, 16
 HEARTBEAT_S, HEARTBEATS = 5.0, 2
+PAUSE_S = 0.005
 WHAT = ("empty MiB", "KiB", "ms a heartbeat")
 BARE = """
 import uvicorn
@@ -67,11 +77,25 @@ app = typer.Typer(add_completion=False, help=__doc__.partition("\n")[0])
 out = Console(width=120)
 
 
+class Watched(NamedTuple):
+    """The most memory a process had, and how long each answer took."""
+
+    most: int
+    seconds: list[float]
+
+    @property
+    def p99(self) -> float:
+        return float(np.quantile(self.seconds, 0.99))
+
+
 class Client(asyncio.Protocol):
     """One connection: the next request goes out when a response has come in whole."""
 
-    def __init__(self, requests: Iterator[bytes], status: bytes) -> None:
+    def __init__(
+        self, requests: Iterator[bytes], status: bytes = b"", told: Counter[str] | None = None
+    ) -> None:
         self._requests, self._status = requests, status
+        self._told = Counter[str]() if told is None else told
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.seconds: list[float] = []
         self._buffer = b""
@@ -89,6 +113,10 @@ class Client(asyncio.Protocol):
         self._since = time.perf_counter()
         self._transport.write(request)
 
+    def connection_lost(self, error: Exception | None) -> None:
+        if not self.done.done():
+            self.done.set_exception(ConnectionError(error))
+
     def data_received(self, data: bytes) -> None:
         self._buffer += data
         head, separator, body = self._buffer.partition(b"\r\n\r\n")
@@ -97,9 +125,10 @@ class Client(asyncio.Protocol):
         length = int(head.lower().partition(b"content-length:")[2].split()[0])
         if len(body) < length:
             return
-        if head[9:12] != self._status:
+        if self._status not in (b"", head[9:12]):
             raise RuntimeError(f"{head!r} {body!r}")
         self._buffer = b""
+        self._told[head[9:12].decode()] += 1
         self.seconds.append(time.perf_counter() - self._since)
         self._next()
 
@@ -335,6 +364,195 @@ def _sizes(values: int, streams: int) -> Iterator[float]:
     yield from (one / 2**20 for one in empty)
     yield from ((now - then) / streams / 1024 for now, then in zip(full, empty, strict=True))
     yield from (one / HEARTBEATS / streams * 1e3 for one in spent)
+
+
+def of_small_numbers(size: int, content_type: str) -> bytes:
+    """A body of about so many bytes, of as many values as it can hold."""
+    if content_type == "application/msgpack":
+        return bytes(msgpack.packb([7] * (size - 5)))
+    return b"[7" + b",7" * (size // 2 - 2) + b"]"
+
+
+ATTACKS = (
+    ("application/json", 20, 1_500),
+    ("application/json", 10_000, 1_500),
+    ("application/json", 1_000_000, 200),
+    ("application/json", 4_000_000, 50),
+    ("application/msgpack", 4_000_000, 50),
+    ("application/json", 32_000_000, 10),
+)
+
+
+@app.command()
+def overload(seconds: float = 10.0) -> None:
+    """Clients that post as fast as they can to a worker whose coordinator is stopped."""
+    table = Table(title=f"a worker under attack, {seconds:g} s each, its coordinator stopped")
+    for heading in (
+        "content type", "bytes", "clients", "most MiB", "202", "503", "others", "/health p99 ms",
+    ):  # fmt: skip
+        table.add_column(heading, justify="left" if heading == "content type" else "right")
+    for content_type, size, clients in ATTACKS:
+        body = of_small_numbers(size, content_type)
+        told, most, p99 = _attacked(
+            request("POST", "/values", body, content_type), clients, seconds
+        )
+        others = told.total() - told["202"] - told["503"]
+        cells = (clients, most / 2**20, told["202"], told["503"], others, p99 * 1e3)
+        table.add_row(content_type, f"{len(body):,}", *(f"{one:,.0f}" for one in cells))
+    out.print(table)
+
+
+def _attacked(attack: bytes, clients: int, seconds: float) -> tuple[Counter[str], int, float]:
+    """What the clients were told, the most memory there was, and how soon /health answered."""
+    with a_coordinator() as (coordinator, its_pid), a_worker(coordinator) as (port, pid):
+        uvloop.run(ask(port, iter([octets(np.zeros(1_000))]), b"202", 1))
+        os.kill(its_pid, signal.SIGSTOP)
+        try:
+            probe = HTTPConnection("127.0.0.1", port)
+            probe.connect()
+            with ProcessPoolExecutor(1) as elsewhere:
+                told = elsewhere.submit(_told, port, attack, clients, seconds)
+                watched = _asked_while(probe, pid, "/health", told)
+                return told.result(), watched.most, watched.p99
+        finally:
+            os.kill(its_pid, signal.SIGCONT)
+
+
+def _asked_while(probe: HTTPConnection, pid: int, path: str, goes_on: Future[Any]) -> Watched:
+    """Asks again and again, over a connection of before, with little pauses."""
+    most, waited = 0, []
+    while not goes_on.done():
+        since = time.perf_counter()
+        probe.request("GET", path)
+        probe.getresponse().read()
+        waited.append(time.perf_counter() - since)
+        most = max(most, memory(pid))
+        time.sleep(PAUSE_S)
+    return Watched(most, waited)
+
+
+def _told(port: int, attack: bytes, clients: int, seconds: float) -> Counter[str]:
+    """What became of all, whose clients connect anew whenever they are given up."""
+    told = Counter[str]()
+
+    async def attacks() -> None:
+        while True:
+            with suppress(OSError):
+                _, client = await asyncio.get_running_loop().create_connection(
+                    lambda: Client(itertools.repeat(attack), told=told), "127.0.0.1", port
+                )
+                await client.done
+
+    async def attacked() -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds), asyncio.TaskGroup() as attackers:
+                for _ in range(clients):
+                    attackers.create_task(attacks())
+
+    uvloop.run(attacked())
+    return told
+
+
+@app.command()
+def reconnect(workers: int = 1_000, rounds: int = 3) -> None:
+    """GET /median while many workers come back to a coordinator that was away and knows nothing."""
+    table = Table(title=f"GET /median while {workers:,} workers come back, each of {rounds} times")
+    for heading in ("away, s", "all back after, s", "asked", "p50 ms", "p99 ms", "most ms"):
+        table.add_column(heading, justify="right")
+    port = free_port()
+    with ExitStack() as stack:
+        coordinator = stack.enter_context(a_coordinator_of_many(port))
+        stack.enter_context(process("-m", "benchmarks.services", "fleet", str(port), str(workers)))
+        _ = _until_back(port, workers)
+        for away in (1.0, 20.0):
+            for _ in range(rounds):
+                coordinator.kill()
+                coordinator.wait()
+                time.sleep(away)
+                coordinator = stack.enter_context(a_coordinator_of_many(port))
+                since = time.perf_counter()
+                waited = np.array(_until_back(port, workers)) * 1e3
+                spent = time.perf_counter() - since
+                latency = (*np.quantile(waited, [0.5, 0.99]), waited.max())
+                cells = (f"{away:g}", f"{spent:.1f}", f"{len(waited):,}")
+                table.add_row(*cells, *(f"{one:.1f}" for one in latency))
+    out.print(table)
+
+
+@contextmanager
+def a_coordinator_of_many(port: int) -> Iterator[subprocess.Popen[bytes]]:
+    with process(
+        "-m", "coordinator_service", port=port, epsilon=EPSILON, log_level="warning"
+    ) as coordinator:
+        until_up(port)
+        yield coordinator
+
+
+def _until_back(port: int, workers: int) -> list[float]:
+    """How long each answer took since it was due, every so often, until all rows are there."""
+    probe, waited, due = HTTPConnection("127.0.0.1", port), list[float](), time.perf_counter()
+    while True:
+        time.sleep(max(0.0, due - time.perf_counter()))
+        probe.request("GET", "/median")
+        live = json.loads(probe.getresponse().read())["workers"]["live"]
+        waited.append(time.perf_counter() - due)
+        if live == workers:
+            return waited
+        due += PAUSE_S
+
+
+@app.command(hidden=True)
+def fleet(port: int, workers: int) -> None:
+    """Workers without values of users: each an outbox, a connection, and a courier's patience."""
+    rng = np.random.default_rng(1)
+
+    async def all_() -> None:
+        async with asyncio.TaskGroup() as group:
+            for number in range(workers):
+                group.create_task(Simulated(port, number, rng.normal(size=100)).run())
+
+    uvloop.run(all_())
+
+
+class Simulated:
+    """A worker that has said what it has, and goes on to say that it is there."""
+
+    def __init__(self, port: int, number: int, values: Floats) -> None:
+        source = Source(f"w{number}", "default", number)
+        self._outbox = Outbox(source, Digest(digest_error_for(EPSILON)), now=clock())
+        self._outbox.add(values, now=clock())
+        self._port, self._tries = port, Tries()
+
+    async def run(self) -> None:
+        while True:
+            with suppress(OSError, EOFError, TimeoutError):
+                reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
+                with closing(writer):
+                    await self._spoken(reader, writer)
+            self._tries.failed(clock(), s_max=HEARTBEAT_S)
+            await asyncio.sleep(self._tries.until - clock())
+
+    async def _spoken(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Until the connection is lost."""
+        while True:
+            if data := self._outbox.delta(now=clock()):
+                body = pack_request([data])
+                writer.write(request("POST", "/deltas", body, "application/msgpack"))
+                async with asyncio.timeout(HEARTBEAT_S):
+                    (receipt,) = unpack_response(await _content(reader))
+                self._tries.succeeded()
+                self._outbox.receive(cast(Receipt, receipt), now=clock())
+            await asyncio.sleep(max(0.0, self._outbox.due_at - clock()))
+
+
+async def _content(reader: asyncio.StreamReader) -> bytes:
+    head = await reader.readuntil(b"\r\n\r\n")
+    content = await reader.readexactly(
+        int(head.lower().partition(b"content-length:")[2].split()[0])
+    )
+    if head[9:12] != b"200":
+        raise ConnectionError(content)
+    return content
 
 
 def filled(rows: int) -> tuple[Ledger, Outbox]:
