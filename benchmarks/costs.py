@@ -25,6 +25,7 @@ the same again. Only times differ; they are the best of some tries, but for `del
 run, beside the client on the same machine.
 """
 
+import asyncio
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -179,11 +180,12 @@ def timed(*, epsilon: float, rank_error: float, rows: int) -> Iterator[tuple[str
     ledger, _ = filled(rows)
     yield "an answer made anew, rows of 52 knots", f"{made_anew(rows, 5) * 1e6:,.0f}"
     answers = Answers(ledger, clock=lambda: NOW, wall=lambda: NOW)
-    answers.median("default")
-    yield (
-        "GET /median, kept",
-        best(lambda: [answers.median("default") for _ in range(1_000)], 5, 1_000),
-    )
+
+    async def thousand() -> None:
+        for _ in range(1_000):
+            await answers.median("default")
+
+    yield "GET /median, kept", best(lambda: asyncio.run(thousand()), 5, 1_000)
 
 
 def judged(epsilon: float, values: Floats, rank_error: float) -> Iterator[tuple[str, str]]:

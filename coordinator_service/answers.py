@@ -1,12 +1,18 @@
 """Answers: what the ledger knows, as its readers see it; the median as bytes, until it changes.
 
 An answer is made anew when something was heard that may change it, or when the time has come at
-which somebody turns silent. So it is never older than the last receipt, and costs nothing while
-nothing happens. `as_of` is when it was made: two answers with the same `as_of` are the same.
+which somebody turns silent. So it is never older than the last receipt before it was asked for, and
+costs nothing while nothing happens. `as_of` is when it was made: two answers with the same `as_of`
+are the same.
+
+While deltas stream in, every question would have it made anew, which takes milliseconds where there
+are a thousand rows; then questions would leave no time to hear deltas. So it rests for as long as
+it took to make. Who asks meanwhile waits, and all who wait are told the one that is made then.
 """
 
 import json
 import math
+from asyncio import sleep
 from collections import Counter as Tally
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,9 +31,12 @@ STREAMS_MAX = 1000  # whose medians are kept as bytes
 
 @dataclass(frozen=True)
 class Kept:
+    stream: str
     body: bytes
     changes: int
     until: float
+    made: float
+    rests_until: float
 
 
 class Answers:
@@ -35,19 +44,28 @@ class Answers:
         self._ledger, self._clock, self._wall = ledger, clock, wall
         self._kept: dict[str, Kept] = {}
 
-    def median(self, stream: str) -> bytes:
+    async def median(self, stream: str) -> bytes:
         """The answer to `GET /median`."""
-        kept, now = self._kept.get(stream), self._clock()
-        if kept is None or kept.changes != self._ledger.changes(stream) or now >= kept.until:
-            kept = self._made(stream, now)
-        return kept.body
+        asked = self._clock()
+        while (kept := self._kept.get(stream)) and not self._answers(kept, asked):
+            pause = kept.rests_until - self._clock()
+            if pause <= 0:
+                return self._made(stream).body
+            await sleep(pause)
+        return (kept or self._made(stream)).body
 
-    def _made(self, stream: str, now: float) -> Kept:
-        changes = self._ledger.changes(stream)
+    def _answers(self, kept: Kept, asked: float) -> bool:
+        """Whether it was made after it was asked for, or would be the same now."""
+        changes = self._ledger.changes(kept.stream)
+        return kept.made > asked or (kept.changes == changes and self._clock() < kept.until)
+
+    def _made(self, stream: str) -> Kept:
+        changes, now = self._ledger.changes(stream), self._clock()
         answer = self._ledger.answer(stream=stream, now=now)
         found = self._found(answer)
         fields = {"stream": stream, "median": found.pop("value")} | found | self._fields(answer)
-        kept = Kept(as_json(fields), changes, answer.until)
+        body, done = as_json(fields), self._clock()
+        kept = Kept(stream, body, changes, answer.until, now, done + (done - now))
         self._kept[stream] = kept
         if len(self._kept) > STREAMS_MAX:
             del self._kept[next(iter(self._kept))]

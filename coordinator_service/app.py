@@ -1,7 +1,8 @@
 """The coordinator over HTTP: takes deltas, and answers.
 
-Nothing here waits but for bodies. The ledger judges deltas and knows the answers; whoever asks for
-the median of the default stream gets bytes that are ready, by a route ahead of all others.
+Nothing here waits but for bodies, for a turn, and for an answer that rests. The ledger judges
+deltas and knows the answers; whoever asks for the median of the default stream gets bytes that are
+ready, by a route ahead of all others.
 """
 
 import asyncio
@@ -202,6 +203,7 @@ class Coordinator:
         self.room = Room(requests_max=settings.requests_max, bytes_max=settings.work_bytes_max)
         self.metrics = Metrics(self.ledger, self.room, clock, store)
         self._noticed = Noticed(self.answers)
+        self._turns = asyncio.Lock()
         self._unkept: dict[tuple[str, int], Row] = {}  # changed, and not known to be written down
         if store is not None:
             what = facts(file=str(store.storage.path), rows=len(list(self.ledger.rows)))
@@ -217,6 +219,14 @@ class Coordinator:
             self._noticed.names(rows)
             with suppress(NotWritten):
                 await self._keep(self._unkept)
+
+    async def turn(self) -> None:
+        """One by one: between any two the event loop looks who else is there.
+
+        Else a thousand workers that come back at once are all heard before the next question is.
+        """
+        async with self._turns:
+            await asyncio.sleep(0)
 
     async def receive(self, body: bytes) -> bytes:
         """Judge a request of deltas, each alone."""
@@ -296,9 +306,11 @@ class App(FastAPI):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         hot = scope["type"] == "http" and scope["path"] == "/median" and scope["method"] == "GET"
         body = None
+        if scope["type"] == "http" and scope["path"] == "/deltas":
+            await self.coordinator.turn()
         if hot and not scope["query_string"]:
             with suppress(Exception):  # whatever it is, FastAPI's route meets it again, and says so
-                body = self.coordinator.answers.median("default")
+                body = await self.coordinator.answers.median("default")
         if body is None:
             await super().__call__(scope, receive, send)
             return
@@ -354,7 +366,7 @@ def reads(coordinator: Coordinator) -> APIRouter:
     )
     async def get_median(stream: Stream = "default") -> Response:
         """The median of all values in a stream, and how wrong it can be; null if there are none."""
-        found = answers.median(coordinator.known(stream))
+        found = await answers.median(coordinator.known(stream))
         coordinator.metrics.median_asked()
         return Response(found, media_type="application/json")
 

@@ -270,8 +270,8 @@ def test_medians_of_many_streams_are_kept_and_more_are_made_again(
             part = range(start, min(start + 500, len(names)))
             await sent(node, *(cut(an_outbox(at, stream=names[at]), at) for at in part))
         answers = node.coordinator.answers
-        first = [answers.median(name) for name in names]
-        again = [answers.median(name) for name in reversed(names)]
+        first = [await answers.median(name) for name in names]
+        again = [await answers.median(name) for name in reversed(names)]
         medians = [json.loads(body)["median"] for body in first]
         assert medians == list(range(len(names)))
         kept = sum(one is other for one, other in zip(first, reversed(again), strict=True))

@@ -7,6 +7,7 @@ import socket
 import threading
 from collections import Counter
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -16,6 +17,9 @@ import msgpack
 import numpy as np
 import pytest
 
+from coordinator_service.answers import Answers
+from shared.ledger import Ledger
+from shared.protocol import Receipt
 from shared.serving.bodies import DROPPED_MAX
 from shared.serving.errors import Problem
 from shared.serving.room import AGAIN_S, Place, Room
@@ -23,6 +27,7 @@ from tests.cluster import CALM, CUT, OCTETS, Cluster, Node, until
 from tests.exact import TALLY
 from tests.processes import Processes
 from tests.processes import until as wait_until
+from tests.test_coordinator_app import an_outbox, cut, one_coordinator
 from tests.test_worker_app import check_problem, keyed, one_worker
 from worker_service import app
 from worker_service.sources import Line
@@ -421,6 +426,82 @@ def test_a_coordinator_without_room_is_asked_again(rng: np.random.Generator) -> 
         assert (room.requests, room.bytes) == (0, 0)
 
     one_worker(rng, story)
+
+
+class Time:
+    """It passes when somebody says so; who sleeps is woken by `go`, when he wanted to be."""
+
+    def __init__(self) -> None:
+        self.now, self.go = 0.0, asyncio.Event()
+
+    async def sleep(self, seconds: float) -> None:
+        until = self.now + seconds
+        await self.go.wait()
+        self.now = max(self.now, until)
+
+
+def test_an_answer_rests_as_long_as_it_took_and_covers_all_that_came_before_its_question() -> None:
+    """However many ask meanwhile, it is made once; what came while it was made is for the next."""
+    time, outbox, making = Time(), an_outbox(), list[float]()
+    ledger = Ledger(0.05, number=1, now=0.0, heartbeat_s=60.0)
+    answers = Answers(ledger, clock=lambda: time.now, wall=lambda: 0.0)
+    made, late = ledger.answer, list[float]()
+
+    def heard(data: bytes) -> None:
+        receipt = ledger.judge(data, now=time.now).answer
+        assert isinstance(receipt, Receipt)
+        outbox.receive(receipt, now=0.0)
+
+    def slow(*given: Any, **by_name: Any) -> Any:
+        answer = made(*given, **by_name)
+        making.append(time.now)
+        time.now += 1.0
+        for value in late:
+            heard(cut(outbox, value))
+        return answer
+
+    async def count() -> int:
+        return int(json.loads(await answers.median("default"))["count"])
+
+    async def story() -> None:
+        heard(cut(outbox, 1))
+        assert await count() == 1
+        time.now = 1.5
+        heard(cut(outbox, 2))
+        asking = [asyncio.create_task(count()) for _ in range(5)]
+        await asyncio.sleep(0)
+        heard(cut(outbox, 3))
+        late.append(4)
+        time.go.set()
+        assert await asyncio.gather(*asking) == [3] * 5
+        late.clear()
+        assert [await count(), await count()] == [4, 4]
+        assert making == [0.0, 2.0, 4.0]
+
+    with (
+        patch.object(ledger, "answer", slow),
+        patch("coordinator_service.answers.sleep", time.sleep),
+    ):
+        asyncio.run(story())
+
+
+def test_between_two_deltas_everybody_else_has_a_turn(rng: np.random.Generator) -> None:
+    async def story(_: Cluster, node: Node) -> None:
+        heard, rounds = 0, list[int]()
+
+        async def speak() -> None:
+            nonlocal heard
+            await node.coordinator.turn()
+            heard += 1
+
+        speaking = [asyncio.create_task(speak()) for _ in range(MANY)]
+        while heard < MANY:
+            rounds.append(heard)
+            await asyncio.sleep(0)
+        await asyncio.gather(*speaking)
+        assert max(after - before for before, after in pairwise(rounds)) == 1
+
+    one_coordinator(rng, story)
 
 
 # As processes
