@@ -1,6 +1,7 @@
 """The services as processes: how many values they take, how many questions they answer.
 
     python -m benchmarks.services ingest     values/s through one worker, by content type and batch
+    python -m benchmarks.services kept       values/s with a data directory, beside memory only
     python -m benchmarks.services median     GET /median beside a bare uvicorn app, in one run
     python -m benchmarks.services recompute  an answer over many rows, made anew
     python -m benchmarks.services sizes      memory and heartbeats of many streams
@@ -196,12 +197,10 @@ def a_coordinator() -> Iterator[tuple[int, int]]:
 
 
 @contextmanager
-def a_worker(coordinator: int) -> Iterator[tuple[int, int]]:
+def a_worker(coordinator: int, **settings: object) -> Iterator[tuple[int, int]]:
     port = free_port()
-    url = f"http://127.0.0.1:{coordinator}"
-    with process(
-        "-m", "worker_service", port=port, coordinator_url=url, log_level="warning"
-    ) as worker:
+    settings |= {"coordinator_url": f"http://127.0.0.1:{coordinator}", "log_level": "warning"}
+    with process("-m", "worker_service", port=port, **settings) as worker:
         until_up(port)
         yield port, worker.pid
 
@@ -240,8 +239,32 @@ def ingest(values: int = 20_000_000, rounds: int = 2) -> None:
     out.print(table)
 
 
-def _ingested(batches: list[bytes], requests: int, size: int) -> tuple[float, float, float]:
-    with a_coordinator() as (coordinator, _), a_worker(coordinator) as (port, pid):
+@app.command()
+def kept(rounds: int = 3, folder: Path | None = None) -> None:
+    """Values/s through one worker that keeps them in a folder, and through one that does not."""
+    table = Table(
+        title=f"thousand values/s, best of {rounds}, kept in {folder or tempfile.gettempdir()}"
+    )
+    for heading in ("a request", "kept", "k/s", "k/s of its processor", "p99 ms"):
+        table.add_column(heading, justify="right")
+    rng = np.random.default_rng(1)
+    for size, requests in ((1, 16_000), (100, 10_000), (10_000, 1_000)):
+        batches = [octets(rng.normal(size=size)) for _ in range(16)]
+        for fsync in ("no", "interval", "always"):
+            runs = []
+            for _ in range(rounds):
+                with tempfile.TemporaryDirectory(dir=folder) as place:
+                    settings = {} if fsync == "no" else {"data_dir": place, "fsync": fsync}
+                    runs.append(_ingested(batches, requests, size, **settings))
+            rate, own_rate, p99 = max(runs)
+            table.add_row(f"{size:,}", fsync, f"{rate:,.1f}", f"{own_rate:,.1f}", f"{p99:.1f}")
+    out.print(table)
+
+
+def _ingested(
+    batches: list[bytes], requests: int, size: int, **settings: object
+) -> tuple[float, float, float]:
+    with a_coordinator() as (coordinator, _), a_worker(coordinator, **settings) as (port, pid):
         given = (batches[turn % len(batches)] for turn in range(requests))
         used, since = cpu_seconds(pid), time.perf_counter()
         seconds = uvloop.run(ask(port, given, b"202", min(CONNECTIONS, requests)))

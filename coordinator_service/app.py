@@ -202,7 +202,7 @@ class Coordinator:
         self.answers = Answers(self.ledger, clock=clock, wall=wall)
         self.room = Room(requests_max=settings.requests_max, bytes_max=settings.work_bytes_max)
         self.metrics = Metrics(self.ledger, self.room, clock, store)
-        self._noticed = Noticed(self.answers)
+        self.noticed = Noticed(self.answers)
         self._turns = asyncio.Lock()
         self._unkept: dict[tuple[str, int], Row] = {}  # changed, and not known to be written down
         if store is not None:
@@ -215,8 +215,8 @@ class Coordinator:
             await asyncio.sleep(self.settings.heartbeat_s)
             rows, now = list(self.ledger.known), self.clock()
             for row in rows:
-                self._noticed.state(row, now)
-            self._noticed.names(rows)
+                self.noticed.state(row, now)
+            self.noticed.names(rows)
             with suppress(NotWritten):
                 await self._keep(self._unkept)
 
@@ -263,7 +263,7 @@ class Coordinator:
         what = facts(worker=worker, stream=stream, form=form, upto=delta.upto, bytes=len(data))
         log.info("delta %s", outcome, extra=what)
         row = self.ledger.row(delta.source)
-        self._noticed.state(row, now)
+        self.noticed.state(row, now)
         if outcome is Outcome.ACCEPTED and self.store is not None:
             self._unkept[row.source.key] = row
         return delta, answer
@@ -283,7 +283,7 @@ class Coordinator:
             what = f"no source of worker {worker!r} is silent; one that runs must be stopped first"
             raise Problem(409, "not_silent", what)
         for row in rows:
-            self._noticed.state(row, now)
+            self.noticed.state(row, now)
             if row.upto and self.store is not None:
                 self._unkept[row.source.key] = row
         await self._keep([row.source.key for row in rows])

@@ -625,7 +625,7 @@ def test_a_coordinator_whose_watch_dies_stops(
         async with Cluster(rng, workers=1, heartbeat_s=0.1) as cluster:
             node = cluster.coordinator
             await cluster.insist(cluster.nodes[0], [1.0])
-            with patch.object(node.coordinator, "_note_state", side_effect=RuntimeError("a bug")):
+            with patch.object(node.coordinator.noticed, "state", side_effect=RuntimeError("a bug")):
 
                 async def has_failed() -> bool:
                     return node.failed == ["watch"]
