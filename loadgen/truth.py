@@ -158,9 +158,15 @@ class Values:
 
 
 class States:
-    """Where a value stands: among what is known, with any of the batches in flight."""
+    """Where a value stands: among what is known, with any of the batches in flight.
 
-    def __init__(self, value: float, values: Values, flying: Sequence[Floats]) -> None:
+    `q` says which quantile it is said to be; the median, unless another is named.
+    """
+
+    def __init__(
+        self, value: float, values: Values, flying: Sequence[Floats], *, q: float = 0.5
+    ) -> None:
+        self._q = q
         some = [(len(one), (one < value).sum(), (one <= value).sum()) for one in flying]
         known = values.ranks(value)
         self._count, self._below, self._upto = known.count, known.below, known.upto
@@ -171,15 +177,15 @@ class States:
         return self._count + int(self._counts.sum())
 
     def too_high(self, error: float) -> float:
-        """By how many ranks it is more than so far above the median, in the best state."""
-        half = 0.5 + error
-        helped = np.minimum(self._belows - half * self._counts, 0.0).sum()
-        return float(self._below - half * self._count + helped)
+        """By how many ranks it is more than so far above the quantile, in the best state."""
+        share = self._q + error
+        helped = np.minimum(self._belows - share * self._counts, 0.0).sum()
+        return float(self._below - share * self._count + helped)
 
     def too_low(self, error: float) -> float:
-        half = 0.5 - error
-        helped = np.minimum(half * self._counts - self._uptos, 0.0).sum()
-        return float(half * self._count - self._upto + helped)
+        share = self._q - error
+        helped = np.minimum(share * self._counts - self._uptos, 0.0).sum()
+        return float(share * self._count - self._upto + helped)
 
     def allow(self, error: float) -> bool:
         return self.too_high(error) <= ROUNDING and self.too_low(error) <= ROUNDING

@@ -10,7 +10,7 @@ import pytest
 
 from loadgen import truth
 from loadgen.scenarios import SCENARIOS, Floats, drawn
-from loadgen.truth import Answer, Ranks, Values, judged
+from loadgen.truth import Answer, Ranks, States, Values, judged
 
 
 @pytest.fixture
@@ -120,6 +120,17 @@ class TestTheJudgement:
     def test_a_certificate_must_hold_to_the_last_rank(self, values: Values) -> None:
         assert judged(answer(490, rank_error=0.009), values).breach is None
         assert judged(answer(490, rank_error=0.00899), values).breach
+
+    @pytest.mark.parametrize(("q", "value"), [(0, 0), (0.01, 9.5), (0.25, 250), (1, 999)])
+    def test_another_quantile_is_judged_as_the_median_is(
+        self, q: float, value: float, values: Values
+    ) -> None:
+        assert States(value, values, [], q=q).allow(0.0)
+        for beside, has in ((value + 20, q < 0.99), (value - 20, q > 0.01)):
+            assert States(beside, values, [], q=q).allow(0.021)
+            assert not (has and States(beside, values, [], q=q).allow(0.018))
+        above = [np.full(1000, 2000.0)]
+        assert States(value, values, above, q=q / 2).allow(0.0)
 
     def test_a_certificate_that_is_no_number_proves_nothing(self, values: Values) -> None:
         assert judged(answer(499.5, rank_error=np.nan), values).breach
