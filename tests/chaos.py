@@ -4,10 +4,12 @@
 
 A coordinator and some workers run as their users run them, each with a data directory of its own.
 Somebody kills them, one or all at once, and starts them again where they were: same port, same
-directory; often they are killed again before they are up. Others are told to stop, or stand still
-for a while. Each worker reaches the coordinator, and each client its worker, by a way of its own
-(`proxy.py`), on which the weather changes. Clients send one batch after the other, each with a key
-of its own, and the same request again until it has its 202.
+directory; often they are killed again before they are up. Every other time they are killed in the
+moment in which they say something, a `202` or a receipt, before anybody has heard it: what they did
+not write down by then is lost, and missed. Others are told to stop, or stand still for a while.
+Each worker reaches the coordinator, and each client its worker, by a way of its own (`proxy.py`),
+on which the weather changes. Clients send one batch after the other, each with a key of its own,
+and the same request again until it has its 202.
 
 So at the end each batch was acknowledged once, and each of its values must be counted once. And
 meanwhile, at every answer:
@@ -35,6 +37,7 @@ import shutil
 import signal
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
@@ -72,14 +75,19 @@ QUICK: dict[str, object] = {
     "goodbye_s_max": 2,
 }
 ALONE, CROWD = "default", "crowd"
-CLIENTS = {ALONE: 1, CROWD: 3}  # so many send to each worker
+CLIENTS = {ALONE: 1, CROWD: 5}  # so many send to each worker
 SIZES = {1: 0.3, 3: 0.2, 20: 0.2, 100: 0.2, 1000: 0.09, 5000: 0.008, 40_000: 0.002}  # how likely
 FIRST = (
     60_000  # values of each client's first batch; so that no digest waits long for its checkpoint
 )
 OF = 100_000  # values that a scenario is drawn for; after that it begins anew
-THINKS_S, ASKS_S, TELLS_S = 0.1, 0.05, 5.0  # between two batches, questions, lines; the first: mean
-REST_S, DOWN_S, STILL_S = 0.3, 1.0, 3.0  # the mean between two strikes; the others: at most
+THINKS_S, ASKS_S, TELLS_S = (
+    0.05,
+    0.05,
+    5.0,
+)  # between two batches, questions, lines; the first: mean
+REST_S, DOWN_S, STILL_S = 0.3, 1.0, 2.0  # the mean between two strikes; the others: at most
+SPEAKS_S = 1.0
 TIMEOUT_S = 3.0
 QUANTILES = [0.0, 0.01, 0.25, 0.5, 0.9, 0.99, 1.0]
 AGAIN = {408, 503}  # what says: try again
@@ -434,12 +442,15 @@ class Chaos:
     async def _strike(self, what: str, dice: np.random.Generator) -> None:
         victims = self._victims(what, dice)
         down_s = float(dice.choice([0, 0, 1]) * dice.uniform(0, DOWN_S))
-        before_s, waits = dice.uniform(0, DOWN_S), dice.random() < 0.7
+        before_s, waits = dice.uniform(0, DOWN_S), dice.random() < 0.5
         still_s = dice.uniform(0, STILL_S)
         if what.endswith("paused"):
             await self._pause(victims, still_s)
             return
-        await self._end(victims, signal.SIGKILL if "killed" in what else signal.SIGTERM)
+        how = signal.SIGKILL if "killed" in what else signal.SIGTERM
+        if dice.random() < 0.5:
+            await self._told_when_they_speak(victims, how)
+        await self._end(victims, how)
         await asyncio.sleep(down_s)
         for victim in victims:
             victim.begin()
@@ -451,6 +462,27 @@ class Chaos:
         if who == "all":
             return list(self._places.values())
         return {"worker": [worker], "coordinator": [coordinator]}.get(who, [worker, coordinator])
+
+    async def _told_when_they_speak(self, victims: Sequence[Place], how: signal.Signals) -> None:
+        """All, as soon as the first of them answers anybody, if one does soon."""
+        told = threading.Event()
+
+        def tell() -> None:
+            for victim in victims:
+                victim.tell(how)
+            told.set()
+
+        ways = [way for victim in victims for way in self._ways_to(victim)]
+        for way in ways:
+            way.at_response = tell
+        if await asyncio.to_thread(told.wait, SPEAKS_S):
+            self.seen["struck as they spoke"] += 1
+        for way in ways:
+            way.at_response = None
+
+    def _ways_to(self, place: Place) -> list[Proxy]:
+        way_in = self._ways_in.get(place.name)
+        return list(self._ways_out.values()) if way_in is None else [way_in]
 
     async def _end(self, victims: Sequence[Place], how: signal.Signals) -> None:
         for victim in victims:

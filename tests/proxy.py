@@ -16,13 +16,16 @@ has somebody repeat, and to whom it comes late it is the same.
 A chunk that is late is delivered though its client has gone meanwhile: each direction ends by
 itself. All runs in a thread of its own; `seen` counts what happened, so that a test can tell that
 something did.
+
+`at_response` is called once, when a response comes from the target, before anybody hears of it: no
+moment is better to kill who gave it.
 """
 
 import asyncio
 import re
 import threading
 from collections import Counter
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Self
@@ -90,6 +93,7 @@ class Proxy:
         self.target, self.seed = target, seed
         self.weather = CALM
         self.seen: Counter[str] = Counter()
+        self.at_response: Callable[[], None] | None = None
         self.port = 0
         self._tasks: set[asyncio.Task[Any]] = set()
         self._loop = asyncio.new_event_loop()
@@ -133,6 +137,11 @@ class Proxy:
         self.seen["connections"] += 1
         rng = np.random.default_rng([self.seed, self.seen["connections"]])
         self._begin(Connection(self, rng).carry(reader, writer))
+
+    def responded(self) -> None:
+        then, self.at_response = self.at_response, None
+        if then is not None:
+            then()
 
     def repeat(self, request: bytes, delay_s: float) -> None:
         self._begin(self._repeated(request, delay_s))
@@ -192,8 +201,9 @@ class Connection:
             writer.write_eof()
 
     async def _meets(self, what: str, chunk: bytes, writer: asyncio.StreamWriter) -> None:
-        weather = self._proxy.weather
-        await asyncio.sleep(self._rng.uniform(0, weather.delay_s))
+        if what == RESPONSES:
+            self._proxy.responded()
+        await asyncio.sleep(self._rng.uniform(0, self._proxy.weather.delay_s))
         if what in self._proxy.weather.mute:
             await self._is_mute(what)
         if self._happens("dropped"):
