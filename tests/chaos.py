@@ -74,6 +74,7 @@ QUICK: dict[str, object] = {
     "answer_s_max": 5,
     "goodbye_s_max": 2,
 }
+WORKERS = ["w1", "w2", "w3"]
 ALONE, CROWD = "default", "crowd"
 CLIENTS = {ALONE: 1, CROWD: 5}  # so many send to each worker
 SIZES = {1: 0.3, 3: 0.2, 20: 0.2, 100: 0.2, 1000: 0.09, 5000: 0.008, 40_000: 0.002}  # how likely
@@ -197,11 +198,8 @@ class Sent:
 class Chaos:
     """One run. It raises `Broken` where a promise is, and another error where something hangs."""
 
-    def __init__(
-        self, seed: int, seconds: float, at: Path, *, workers: int = 3, **settings: object
-    ) -> None:
+    def __init__(self, seed: int, seconds: float, at: Path, **settings: object) -> None:
         self._seed, self._seconds, self._at = seed, seconds, at
-        self._names = [f"w{number}" for number in range(1, workers + 1)]
         self._settings = settings
         self.seen: Counter[str] = Counter()
         self._begun = time.monotonic()
@@ -231,13 +229,16 @@ class Chaos:
                 say(self._table())
 
     def _start(self, held: ExitStack) -> None:
-        data = {name: str(self._at / "data" / name) for name in ["coordinator", *self._names]}
+        dice = self._dice(6)
+        self._settings = {"fsync": dice.choice(["always", "interval"])} | self._settings
+        data = {name: str(self._at / "data" / name) for name in ["coordinator", *WORKERS]}
         promise = {"epsilon": EPSILON, "heartbeat_s": HEARTBEAT_S, "data_dir": data["coordinator"]}
         coordinator = self._place(held, "coordinator", "coordinator_service", promise)
-        for number, name in enumerate(self._names):
+        for number, name in enumerate(WORKERS):
             out = held.enter_context(Proxy(coordinator.port, seed=100 * self._seed + number))
             mine = {"worker_name": name, "coordinator_url": out.url, "data_dir": data[name]}
-            worker = self._place(held, name, "worker_service", QUICK | mine)
+            cut_off = {"when_cut_off": dice.choice(["count", "refuse"])}
+            worker = self._place(held, name, "worker_service", QUICK | mine | cut_off)
             way_in = held.enter_context(Proxy(worker.port, seed=100 * self._seed + 50 + number))
             self._ways_out[name], self._ways_in[name] = out, way_in
 
@@ -251,11 +252,11 @@ class Chaos:
         async with asyncio.TaskGroup() as tasks:
             clients = [tasks.create_task(client) for client in self._clients()]
             others = [
-                tasks.create_task(one)
-                for one in (self._keep_asking(), self._keep_telling(say), self._keep_changing())
+                tasks.create_task(one) for one in (self._keep_asking(), self._keep_telling(say))
             ]
+            weather = tasks.create_task(self._keep_changing())
             await tasks.create_task(self._keep_striking())
-            others.pop().cancel()
+            weather.cancel()
             self._calm()
             await self._up(*self._places.values())
             self._stopping = True
@@ -273,7 +274,7 @@ class Chaos:
 
     def _clients(self) -> Iterator[Coroutine[Any, Any, None]]:
         for stream, clients in CLIENTS.items():
-            for worker, _ in itertools.product(self._names, range(clients)):
+            for worker, _ in itertools.product(WORKERS, range(clients)):
                 yield self._client(worker, self._sent[stream], next(self._numbers))
 
     async def _client(self, worker: str, sent: Sent, number: int) -> None:
@@ -290,7 +291,7 @@ class Chaos:
     def _drawn(self, stream: str, number: int, dice: np.random.Generator) -> Iterator[Floats]:
         """Batches of a stream's scenario, dealt out among its clients."""
         name = self._dice(2, *stream.encode()).choice(list(SCENARIOS))
-        clients = len(self._names) * CLIENTS[stream]
+        clients = len(WORKERS) * CLIENTS[stream]
         start, size = 0, FIRST
         while True:
             at = np.arange(start, start + size) * clients + number % clients
@@ -457,7 +458,7 @@ class Chaos:
         await (self._up(*victims) if waits else asyncio.sleep(before_s))
 
     def _victims(self, what: str, dice: np.random.Generator) -> list[Place]:
-        worker, coordinator = self._places[dice.choice(self._names)], self._places["coordinator"]
+        worker, coordinator = self._places[dice.choice(WORKERS)], self._places["coordinator"]
         who = what.partition(" ")[0]
         if who == "all":
             return list(self._places.values())
@@ -522,7 +523,7 @@ class Chaos:
             soon("all is counted, and answers are complete"),
             httpx.AsyncClient(base_url=url, timeout=TIMEOUT_S, trust_env=False) as client,
         ):
-            for name in self._names:
+            for name in WORKERS:
                 await self._flush(client, self._places[name].url)
             for sent in self._sent.values():
                 await self._check_all(client, sent)
@@ -599,7 +600,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         asyncio.run(Chaos(given.seed, given.seconds, at).run(say))
     except AssertionError as broken:
-        sys.exit(f"broken, seed {given.seed}, all is kept in {at}: {broken}")
+        sys.exit(f"{broken}\nA promise was broken: seed {given.seed}, files in {at}")
     say("Every promise was kept\n")
     shutil.rmtree(at)
 

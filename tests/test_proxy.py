@@ -207,12 +207,12 @@ def test_what_is_late_arrives_though_its_client_has_gone(target: Target, proxy: 
     until(lambda: target.came == [b"some"], "it arrives")
 
 
-def test_somebody_is_told_of_one_response_before_it_is_heard(proxy: Proxy) -> None:
-    told: list[int] = []
-    proxy.at_response = lambda: told.append(proxy.seen["responses"])
+def test_somebody_is_told_of_one_response_before_it_is_heard(target: Target, proxy: Proxy) -> None:
+    told: list[tuple[int, int]] = []
+    proxy.at_response = lambda: told.append((len(target.came), proxy.seen["responses"]))
     with client(proxy) as one:
         assert [one.post("/", content=b"a").text for _ in range(2)] == ["1", "2"]
-    assert told == [0]
+    assert told == [(1, 0)]
 
 
 def test_the_target_may_be_gone_and_come_back() -> None:
