@@ -264,6 +264,23 @@ def test_a_trouble_that_lasts_is_tried_again_and_again(path: Path) -> None:
     run(story())
 
 
+def test_spare_pages_are_given_back_but_for_some(path: Path) -> None:
+    async def story() -> None:
+        async with at_work(path) as storage:
+            for _ in range(3):
+                await storage.write(note(bytes(SPARE_BYTES)))
+            large = storage.bytes
+            assert large > 3 * SPARE_BYTES
+            await storage.write(lambda db: db.execute("DELETE FROM notes"))
+            await storage.write(note("small"))
+            storage.db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            spare = storage.db.execute("PRAGMA freelist_count").fetchone()[0]
+            assert spare * PAGE <= SPARE_BYTES
+            assert storage.bytes <= SPARE_BYTES + 20 * PAGE
+
+    run(story())
+
+
 def test_what_cannot_be_given_back_harms_nobody(path: Path) -> None:
     async def story() -> None:
         async with at_work(path) as storage:
