@@ -429,6 +429,15 @@ def test_a_file_that_was_cut_short_is_corrupt(path: Path) -> None:
             opened(path)
 
 
+def test_a_file_in_place_of_the_directory_is_told(path: Path) -> None:
+    made_durably(path.parent.parent)
+    path.parent.write_text("a file")
+    with pytest.raises(Unusable, match=r"deep/inside cannot be used: File exists"):
+        opened(path)
+    with pytest.raises(Unusable, match=r"deep/inside/deeper cannot be used: File exists"):
+        opened(path.parent / "deeper" / path.name)
+
+
 def test_a_directory_in_place_of_the_file_is_told(path: Path) -> None:
     made_durably(path)
     with pytest.raises(Unusable, match=r"cannot be written: give this process the right to"):

@@ -363,8 +363,7 @@ def made_durably(directory: Path) -> None:
     if directory.is_dir():
         return
     made_durably(directory.parent)
-    with suppress(FileExistsError):
-        directory.mkdir()
+    directory.mkdir(exist_ok=True)
     above = os.open(directory.parent, os.O_RDONLY)
     try:
         os.fsync(above)
