@@ -392,6 +392,15 @@ def test_it_has_one_owner_also_within_a_process(path: Path) -> None:
     opened(path).db.close()
 
 
+def test_it_needs_no_memory_that_processes_share(path: Path) -> None:
+    """Which a network's file systems often lack; and a second process has no business there."""
+    for _ in range(2):
+        storage = opened(path)
+        names = {one.name for one in path.parent.iterdir()}
+        assert names <= {path.name, f"{path.name}-wal"}
+        storage.db.close()
+
+
 def test_of_two_that_come_at_once_one_comes_first_next_time(path: Path) -> None:
     """Each finds it locked by the other, and lets go."""
     first = opened(path)
@@ -400,12 +409,37 @@ def test_of_two_that_come_at_once_one_comes_first_next_time(path: Path) -> None:
     slept.assert_called_once()
 
 
+@pytest.mark.parametrize(
+    ("version", "words"),
+    [(module.VERSION + 1, "of a newer version"), (module.VERSION - 1, "of an older version")],
+)
+def test_a_file_of_another_version_is_left_to_the_service_that_wrote_it(
+    path: Path, version: int, words: str
+) -> None:
+    opened(path).db.close()
+    changed(path, f"PRAGMA user_version = {version}")
+    before = path.read_bytes()
+    with pytest.raises(Unusable, match=rf"{words} of this service, {version} and not 1: run the"):
+        opened(path)
+    assert path.read_bytes() == before
+
+
 def changed(path: Path, *statements: str) -> None:
     db = sqlite3.connect(path)
     for statement in statements:
         db.execute(statement)
     db.commit()
     db.close()
+
+
+def test_a_database_of_somebody_else_is_refused_and_left_as_it_is(path: Path) -> None:
+    made_durably(path.parent)
+    changed(path, "CREATE TABLE theirs (text TEXT)")
+    before = path.read_bytes()
+    with pytest.raises(Unusable, match="is not the file of a tester: choose another directory"):
+        opened(path)
+    assert path.read_bytes() == before
+    assert [one.name for one in path.parent.iterdir()] == [path.name]
 
 
 def test_what_is_no_database_is_refused_and_left_as_it_is(path: Path) -> None:

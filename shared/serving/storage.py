@@ -102,6 +102,7 @@ class Storage:
             self.db = self._opened()
             try:
                 self._prepare(owner, mark, tables)
+                self._set()
                 self.home, self.former = self._at_home()
             except BaseException:
                 self.db.close()
@@ -122,16 +123,12 @@ class Storage:
     def _locked(self) -> sqlite3.Connection:
         db = sqlite3.connect(self.path, timeout=0, isolation_level=None, check_same_thread=False)
         try:
-            db.execute(f"PRAGMA page_size = {PAGE}")
-            db.execute("PRAGMA auto_vacuum = INCREMENTAL")
             db.execute("PRAGMA locking_mode = EXCLUSIVE")
-            db.execute("PRAGMA journal_mode = WAL")
+            db.execute(f"PRAGMA page_size = {PAGE}")
+            if not _number(db, "schema_version"):
+                db.execute("PRAGMA auto_vacuum = INCREMENTAL")
             db.execute("BEGIN EXCLUSIVE")
             db.execute("COMMIT")
-            db.execute("PRAGMA fullfsync = ON")
-            db.execute(f"PRAGMA synchronous = {'FULL' if self._fsync == 'always' else 'NORMAL'}")
-            db.execute(f"PRAGMA wal_autocheckpoint = {WAL_BYTES // PAGE}")
-            db.execute(f"PRAGMA journal_size_limit = {WAL_BYTES}")
         except BaseException:
             db.close()
             raise
@@ -139,8 +136,8 @@ class Storage:
 
     def _prepare(self, owner: str, mark: int, tables: str) -> None:
         """Made as its owner wants it, if it is new; else as its owner made it."""
-        found, version = self._number("application_id"), self._number("user_version")
-        if not self._number("schema_version"):
+        found, version = _number(self.db, "application_id"), _number(self.db, "user_version")
+        if not _number(self.db, "schema_version"):
             with self.transaction() as db:
                 db.execute(f"PRAGMA application_id = {mark}")
                 db.execute(f"PRAGMA user_version = {VERSION}")
@@ -157,8 +154,13 @@ class Storage:
         if flaw != "ok":
             raise corrupt(self.path, flaw)
 
-    def _number(self, pragma: str) -> int:
-        return int(self.db.execute(f"PRAGMA {pragma}").fetchone()[0])
+    def _set(self) -> None:
+        """Only now that it is known whose it is: what is set here is written into the file."""
+        self.db.execute("PRAGMA journal_mode = WAL")
+        self.db.execute("PRAGMA fullfsync = ON")
+        self.db.execute(f"PRAGMA synchronous = {'FULL' if self._fsync == 'always' else 'NORMAL'}")
+        self.db.execute(f"PRAGMA wal_autocheckpoint = {WAL_BYTES // PAGE}")
+        self.db.execute(f"PRAGMA journal_size_limit = {WAL_BYTES}")
 
     def _at_home(self) -> tuple[int, list[int]]:
         """The number of this home, and of those before it, the latest first."""
@@ -232,7 +234,7 @@ class Storage:
         return told
 
     def _give_back(self) -> None:
-        spare = self._number("freelist_count") - SPARE_BYTES // PAGE
+        spare = _number(self.db, "freelist_count") - SPARE_BYTES // PAGE
         if spare > 0:
             self.db.executescript(f"PRAGMA incremental_vacuum({spare})")  # `execute` frees but one
 
@@ -300,6 +302,10 @@ def or_leave() -> Iterator[None]:
     except Unusable as error:
         log.critical("%s", error)
         raise SystemExit(1) from None
+
+
+def _number(db: sqlite3.Connection, pragma: str) -> int:
+    return int(db.execute(f"PRAGMA {pragma}").fetchone()[0])
 
 
 def _tended(db: sqlite3.Connection) -> None:
