@@ -24,7 +24,7 @@ from shared.picture import Picture
 from shared.protocol import Source
 from shared.rank_shift import Grant
 from shared.rows import Row
-from shared.serving.storage import Storage, corrupt, sealed, unsealed, usable
+from shared.serving.storage import Storage, sealed, unsealed, usable
 from shared.values import Floats
 
 FILE = "coordinator.sqlite"
@@ -45,14 +45,8 @@ class Store:
         """As they were when they changed last."""
         with usable(self._path):
             found = self.storage.db.execute("SELECT data, seal FROM rows").fetchall()
-        for data, seal in found:
-            yield self._row(unsealed(self._path, data, seal))
-
-    def _row(self, data: bytes) -> Row:
-        try:
-            return unpacked(data)
-        except (ValueError, TypeError) as error:
-            raise corrupt(self._path, str(error)) from None
+            for data, seal in found:
+                yield unpacked(unsealed(self._path, data, seal))
 
     def save(self, rows: Collection[Row]) -> Future[None]:
         """Write these down, each in place of what it was."""

@@ -463,6 +463,23 @@ def test_a_file_that_was_cut_short_is_corrupt(path: Path) -> None:
             opened(path)
 
 
+def test_a_page_that_contradicts_itself_is_corrupt(path: Path) -> None:
+    async def story() -> None:
+        async with at_work(path) as storage:
+            await storage.write(note("one"))
+            storage.db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            root = storage.db.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'notes'")
+            at.append((root.fetchone()[0] - 1) * PAGE)
+
+    at = list[int]()
+    run(story())
+    data = bytearray(path.read_bytes())
+    data[at[0] + 4] ^= 1  # of the page's header: how many cells there are
+    path.write_bytes(data)
+    with pytest.raises(Unusable, match=r"is corrupt \(.*\): bring back a copy, or move it away"):
+        opened(path)
+
+
 def test_a_file_in_place_of_the_directory_is_told(path: Path) -> None:
     made_durably(path.parent.parent)
     path.parent.write_text("a file")
@@ -494,6 +511,12 @@ def test_each_error_of_the_library_becomes_a_sentence(path: Path, name: str, sen
     with pytest.raises(Unusable) as told, usable(path):
         raise error
     assert sentence in str(told.value)
+
+
+@pytest.mark.parametrize("error", [ValueError("no number"), TypeError("no text")])
+def test_what_no_column_ever_held_is_corrupt(path: Path, error: Exception) -> None:
+    with pytest.raises(Unusable, match=r"is corrupt \(no .*\): bring back"), usable(path):
+        raise error
 
 
 def test_what_is_wrong_at_the_start_is_the_last_that_a_process_says(

@@ -58,6 +58,7 @@ CREATE INDEX batches_of ON batches (number);
 CREATE TABLE keys (id INTEGER PRIMARY KEY, key TEXT UNIQUE, content BLOB, number TEXT,
     accepted INTEGER, count INTEGER)
 """
+LAST = "SELECT coalesce(max(id), 0) FROM batches"
 
 
 @dataclass(frozen=True)
@@ -92,14 +93,15 @@ class Store:
         self.storage = Storage(path, owner="worker", mark=MARK, tables=TABLES, fsync=settings.fsync)
         self.home, self.former = self.storage.home, self.storage.former
         self._path, self._db, self._keys_max = path, self.storage.db, settings.idempotency_keys_max
-        self.name = settings.worker_name or self._named(name)
-        self._last: int = self._db.execute("SELECT coalesce(max(id), 0) FROM batches").fetchone()[0]
+        with usable(path):
+            self.name = settings.worker_name or self._named(name)
+            self._last = int(self._db.execute(LAST).fetchone()[0])
 
     def _named(self, name: str) -> str:
         """What it was called first."""
         for (known,) in self._db.execute("SELECT name FROM worker"):
             return str(known)
-        with usable(self._path), self.storage.transaction() as db:
+        with self.storage.transaction() as db:
             db.execute("INSERT INTO worker VALUES (?)", (name,))
         return name
 
@@ -139,10 +141,10 @@ class Store:
             found = self._db.execute(
                 "SELECT key, content, number, accepted, count FROM keys ORDER BY id"
             ).fetchall()
-        return [
-            KeptKey(Key(key, content), int(number, 16), accepted, count)
-            for key, content, number, accepted, count in found[-self._keys_max :]
-        ]
+            return [
+                KeptKey(Key(key, content), int(number, 16), accepted, count)
+                for key, content, number, accepted, count in found[-self._keys_max :]
+            ]
 
     def append(self, source: Source, values: Floats, raw: int, key: Key | None) -> Future[None]:
         """Write a batch down, with its key."""

@@ -319,6 +319,8 @@ def usable(path: Path) -> Iterator[None]:
         yield
     except sqlite3.Error as error:
         raise _unusable(path, error) from None
+    except (ValueError, TypeError) as error:  # a column holds what none ever held
+        raise corrupt(path, str(error)) from None
     except OSError as error:
         raise Unusable(f"{path.parent} cannot be used: {error.strerror}") from None
 
@@ -339,6 +341,7 @@ def _unusable(path: Path, error: sqlite3.Error) -> Unusable:
 
 
 def corrupt(path: Path, flaw: str) -> Unusable:
+    flaw = " ".join(flaw.split())  # SQLite says it in lines
     what = f"{path} is corrupt ({flaw}): bring back a copy, or move it away to begin anew"
     return Unusable(f"{what}, without what it holds")
 
