@@ -1,8 +1,9 @@
 """A cluster in one process: the real apps, the real bytes, no ports, a network that may fail.
 
-Each app stands behind an `Address`, where it can be paused, or be gone, or be another one after a
-restart. Between a client and an address lies a `Flaky` way, which by seed loses requests, loses
-responses, delivers late or brings back rubbish, and counts what it did.
+Each app stands behind an `Address`, where it can be paused, or killed, or be another one after a
+restart. Given a directory, all keep what they know; what is killed leaves the files as they were.
+Between a client and an address lies a `Flaky` way, which by seed loses requests, loses responses,
+delivers late or brings back rubbish, and counts what it did.
 
     client -> Flaky -> Address of a worker -> app -> courier -> Flaky -> Address of the coordinator
 
@@ -18,7 +19,8 @@ from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import Any, TypeVar, cast
 from unittest.mock import AsyncMock, patch
 
 import httpx
@@ -29,10 +31,13 @@ from prometheus_client.parser import text_string_to_metric_families
 
 import coordinator_service.app
 import coordinator_service.settings
+import coordinator_service.store
 import worker_service.app
 import worker_service.settings
+import worker_service.store
 from coordinator_service.app import App, Coordinator
 from shared.protocol import REQUEST_BYTES_MAX
+from shared.serving.storage import Storage
 from shared.values import Floats
 from tests.exact import TALLY, rank_errors
 from tests.sources import OTHERS_MAX
@@ -70,12 +75,13 @@ async def until(holds: Callable[[], Awaitable[bool]], what: str, *, within_s: fl
 
 
 class Address(httpx.AsyncBaseTransport):
-    """Where an app can be reached: it may be paused, or there may be none."""
+    """Where an app can be reached: it may be paused, or killed, or there may be none."""
 
     def __init__(self) -> None:
         self.app: FastAPI | None = None
         self._runs = asyncio.Event()
         self._runs.set()
+        self._asking: set[asyncio.Task[httpx.Response]] = set()
 
     def pause(self) -> None:
         self._runs.clear()
@@ -87,7 +93,22 @@ class Address(httpx.AsyncBaseTransport):
         await self._runs.wait()
         if self.app is None:
             raise httpx.ConnectError("nobody listens here")
-        return await httpx.ASGITransport(self.app).handle_async_request(request)
+        asking = asyncio.create_task(httpx.ASGITransport(self.app).handle_async_request(request))
+        self._asking.add(asking)
+        try:
+            await asyncio.wait([asking])
+        finally:
+            asking.cancel()
+            self._asking.discard(asking)
+        if asking.cancelled():
+            raise httpx.ReadError("it was killed before it answered")
+        return asking.result()
+
+    def kill(self) -> None:
+        """Nobody listens from now on, and no answer that is under way gets out."""
+        self.app = None
+        for asking in self._asking:
+            asking.cancel()
 
 
 @dataclass(frozen=True)
@@ -143,6 +164,32 @@ def _answers(content: bytes) -> list[Any] | None:
     """The answers to deltas; None where the content is that of something else."""
     answers = None if content.startswith(b"{") else msgpack.unpackb(content)
     return answers if isinstance(answers, list) else None
+
+
+@dataclass(frozen=True)
+class Files:
+    """All that is on the disk of one storage, at some moment between two commits."""
+
+    contents: dict[Path, bytes]
+
+    @classmethod
+    async def of(cls, storage: Storage | None) -> "Files":
+        """As they are now, if there is one; nothing that is committed later is among them."""
+
+        def read() -> dict[Path, bytes]:
+            return {
+                path: path.read_bytes() for path in cast(Storage, storage).path.parent.iterdir()
+            }
+
+        if storage is None:
+            return cls({})
+        thread = storage._thread  # noqa: SLF001  so that no commit is under way
+        return cls(await asyncio.get_running_loop().run_in_executor(thread, read))
+
+    def put_back(self) -> None:
+        """Into the same files, so it is the same place to whoever opens them."""
+        for path, content in self.contents.items():
+            path.write_bytes(content)
 
 
 def said(content: bytes, status: int = 200, **headers: str) -> httpx.Response:
@@ -303,9 +350,10 @@ class Cluster:
         workers: int = 3,
         epsilon: float = 0.05,
         heartbeat_s: float = 0.2,
+        data_dir: Path | None = None,
         **settings: Any,
     ) -> None:
-        self.rng, self.truth = rng, Truth()
+        self.rng, self.truth, self._data_dir = rng, Truth(), data_dir
         self.nodes: list[Node] = []
         self._first = workers
         self._promise = {"epsilon": epsilon, "heartbeat_s": heartbeat_s}
@@ -339,29 +387,44 @@ class Cluster:
         life = AsyncExitStack()
         address.app = app
         way_in = Flaky(address, self.rng)
-        client = httpx.AsyncClient(transport=way_in, base_url=f"http://{name}")
+        client = httpx.AsyncClient(transport=way_in, base_url="http://service")
         node = Node(name, app, address, way_in, client, out, life)
         await life.enter_async_context(client)
         await life.enter_async_context(app.router.lifespan_context(app))
         return node
 
+    def _kept_in(self, name: str) -> dict[str, str]:
+        return {"data_dir": str(self._data_dir / name)} if self._data_dir else {}
+
     async def start_coordinator(self, **changes: Any) -> Node:
         """At the one address; whoever stood there before is gone, and its memory."""
         failed: list[str] = []
+        if self._starts:
+            await self.coordinator.life.aclose()
+        settings = coordinator_service.settings.Settings(
+            **(self._promise | self._kept_in("coordinator") | changes)
+        )
         app = coordinator_service.app.create_app(
-            coordinator_service.settings.Settings(**(self._promise | changes)),
+            settings,
             clock=time.monotonic,
             wall=time.time,
             fail=lambda: failed.append("watch"),
+            store=coordinator_service.store.open_store(settings),
         )
-        if self._starts:
-            await self.coordinator.life.aclose()
         self._starts += 1
         self.coordinator = await self._started(
             "coordinator", app, self.at, Flaky(self.at, self.rng)
         )
         self.coordinator.failed = failed
         return self.coordinator
+
+    async def kill_coordinator(self) -> None:
+        """What it keeps on the disk stays as it is at this moment."""
+        store = self.coordinator.coordinator.store
+        self.at.kill()
+        files = await Files.of(store and store.storage)
+        await self.coordinator.life.aclose()
+        files.put_back()
 
     def stop_coordinator(self) -> None:
         """Nobody listens at its address; what it knew is not lost if it is put back there."""
@@ -371,15 +434,18 @@ class Cluster:
         self.at.app = self.coordinator.app
 
     async def start_worker(self, **changes: Any) -> Node:
-        self._begun += 1
-        name, failed = f"w{self._begun}", list[str]()
+        """Another one, or, given its name, one that was there before."""
+        self._begun += "worker_name" not in changes
+        name, failed = changes.get("worker_name", f"w{self._begun}"), list[str]()
         way_out = Flaky(self.at, self.rng)
-        settings = self._settings | {"worker_name": name, "coordinator_url": COORDINATOR} | changes
+        given = self._settings | {"worker_name": name, "coordinator_url": COORDINATOR}
+        settings = worker_service.settings.Settings(**(given | self._kept_in(name) | changes))
         app = worker_service.app.create_app(
-            worker_service.settings.Settings(**settings),
+            settings,
             clock=time.monotonic,
             transport=way_out,
             fail=lambda: failed.append("courier"),
+            store=worker_service.store.open_store(settings),
         )
         node = await self._started(name, app, Address(), way_out)
         node.failed = failed
@@ -392,12 +458,16 @@ class Cluster:
         await node.life.aclose()
 
     async def kill(self, node: Node) -> None:
-        """Without a goodbye."""
+        """Without a goodbye; what it keeps on the disk stays as it is at this moment."""
         self.nodes.remove(node)
         node.way_out.weather = CUT
+        node.address.kill()
+        store = node.worker.store
+        files = await Files.of(store and store.storage)
         with patch.object(node.worker.courier, "goodbye", AsyncMock()):
             await node.life.aclose()
         await node.way_out.end()
+        files.put_back()
 
     async def post(
         self, node: Node, values: Sequence[float] | Floats, stream: str = "default", **headers: str
