@@ -157,7 +157,7 @@ class Outbox:
         self._looked, self._ranks = 0, 0.0  # how many there were then, and ranks to spare
         self._waits = True  # nothing can be acknowledged before the next signature
         self._closing = False
-        self._flush_to = 0
+        self._flush_to = self._told_upto = 0
         self.raw = 8 * digest.count if raw is None else raw  # bytes of values that users sent
         self._touched = self._signed = self._told = now
 
@@ -188,8 +188,8 @@ class Outbox:
 
     @property
     def covered(self) -> int:
-        """How many values the coordinator has in its answers, as far as is known here."""
-        return self._held.upto
+        """How many values of this one the coordinator has in its answers, as far as is known."""
+        return min(self._held.upto, self._told_upto)
 
     @property
     def heard(self) -> bool:
@@ -282,6 +282,7 @@ class Outbox:
 
     def _is_signed(self, flight: Flight, now: float) -> None:
         self._held, self._trusted, self._returning = flight.makes, True, False
+        self._told_upto = flight.makes.upto
         self.acknowledged = max(self.acknowledged, flight.makes.upto)
         self._signed, self._echoed = now, flight.delta.ledger
         self.closed = flight.delta.final and self.heard

@@ -982,6 +982,20 @@ def test_of_many_former_homes_the_newest_are_named() -> None:
     assert unpack_delta(cut(outbox)).former == tuple(former[:FORMER_MAX])
 
 
+def test_what_a_copy_told_in_its_place_is_not_covered_for_who_lost_it() -> None:
+    ledger = a_ledger()
+    original = settled_at_home(ledger)
+    copy = a_copy(original, home=2)
+    late = HEARTBEAT_S + SILENT_S
+    taken_over(ledger, copy, late)
+    copy.add(np.arange(500.0), now=late)
+    exchange(copy, ledger, late)
+    assert ledger.row(original.source).upto == copy.covered == 2_500
+    original.add(np.arange(30.0), now=late)
+    exchange(original, ledger, late)
+    assert (original.count, original.covered) == (2_030, 2_000)
+
+
 def test_who_is_restarted_where_it_was_does_not_wait() -> None:
     ledger = a_ledger()
     original = settled_at_home(ledger)
