@@ -397,9 +397,10 @@ class Cluster:
         return {"data_dir": str(self._data_dir / name)} if self._data_dir else {}
 
     async def start_coordinator(self, **changes: Any) -> Node:
-        """At the one address; whoever stood there before is gone, and its memory."""
+        """At the one address; whoever stood there before is gone, with all that was not kept."""
         failed: list[str] = []
         if self._starts:
+            self.stop_coordinator()
             await self.coordinator.life.aclose()
         settings = coordinator_service.settings.Settings(
             **(self._promise | self._kept_in("coordinator") | changes)
@@ -422,7 +423,7 @@ class Cluster:
         """What it keeps on the disk stays as it is at this moment."""
         store = self.coordinator.coordinator.store
         self.at.kill()
-        files = await Files.of(store and store.storage)
+        files = await Files.of(store.storage if store else None)
         await self.coordinator.life.aclose()
         files.put_back()
 
@@ -463,7 +464,7 @@ class Cluster:
         node.way_out.weather = CUT
         node.address.kill()
         store = node.worker.store
-        files = await Files.of(store and store.storage)
+        files = await Files.of(store.storage if store else None)
         with patch.object(node.worker.courier, "goodbye", AsyncMock()):
             await node.life.aclose()
         await node.way_out.end()

@@ -572,7 +572,7 @@ def test_whoever_waits_when_a_worker_stops_in_vain_gets_no_202(
     rng: np.random.Generator, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def story() -> None:
-        settings = {"goodbye_s_max": 0.2, "answer_s_max": 1.0}
+        settings: dict[str, Any] = {"goodbye_s_max": 0.2, "answer_s_max": 1.0}
         async with Cluster(rng, workers=1, **settings) as cluster:
             (node,) = cluster.nodes
             await cluster.insist(node, [1.0, 2.0])
@@ -649,7 +649,7 @@ def test_a_worker_whose_digest_is_too_coarse_is_not_ready_and_says_why(
     rng: np.random.Generator,
 ) -> None:
     async def story() -> None:
-        settings = {"heartbeat_s": 0.1, "answer_s_max": 0.2}
+        settings: dict[str, Any] = {"heartbeat_s": 0.1, "answer_s_max": 0.2}
         async with Cluster(rng, workers=0, epsilon=0.1, **settings) as cluster:
             node = await cluster.start_worker(digest_rank_error=0.01)
             await until(lambda: says(node, COARSE), "it met the coordinator")
