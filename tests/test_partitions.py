@@ -9,7 +9,9 @@ and its files stay as they were. Where the system has a part in it, there are re
 locks, its signals, its connections that carry in one direction only, its clocks.
 """
 
+import ast
 import asyncio
+import re
 import shutil
 import signal
 from collections import defaultdict
@@ -28,6 +30,7 @@ from tests.processes import Answer, Processes, Service, certified, check
 from tests.processes import until as wait_until
 from tests.proxy import CALM, ONLY_REQUESTS_PASS, ONLY_RESPONSES_PASS, PARTITION, Proxy
 from tests.proxy import Weather as Wire
+from tests.test_architecture import modules
 
 FAR = np.full(2_000, 1e6)  # a batch that breaks any promise
 KEY = {"idempotency-key": "one and the same"}
@@ -390,6 +393,11 @@ def test_a_copy_that_runs_beside_its_original_is_refused_and_begins_anew(
         assert await copy.metric("median_worker_refused_deltas_total", code="in_use") > 0
         assert await copy.metric("median_worker_refused_deltas_total", code="conflict") == 1
         assert await original.metric("median_worker_refused_deltas_total") == 0
+        begun = number_of(copy)
+        await kept.cluster.kill(copy)
+        copy = await kept.worker("a", at="copy")
+        assert number_of(copy) == begun, "that is what is kept from now on"
+        await oracle.the_end(live=2, silent=0)
 
     played(rng, tmp_path, story, heartbeat_s=1.0)
     ((why, facts),) = beginnings(caplog)
@@ -487,6 +495,72 @@ async def told_something(coordinator: Node) -> float:
         await coordinator.metric(name, form=form, result="accepted") for form in ("more", "whole")
     ]
     return sum(forms)
+
+
+# Time
+
+SERVICES = {"shared", "worker_service", "coordinator_service"}
+MAY_READ_A_WALL_CLOCK = {
+    "coordinator_service.__main__": {"time.time"},  # for `as_of`
+    "shared.serving.logs": {"record.created"},  # for the times of log lines
+}
+READS_A_WALL_CLOCK = re.compile(
+    r"""time\.(time|time_ns|gmtime|localtime|ctime|asctime|strftime)|.*\bdate(time)?\.(now|utcnow|today)
+    |.*\b(CLOCK_REALTIME|created|st_[amc]time(_ns)?|getmtime|uuid1)""",
+    re.VERBOSE,
+)
+HIDDEN = "CLOCK_REALTIME"  # as what is found where it has another name
+SQL_READS_ONE = re.compile(
+    r"current_(time|date|timestamp)|julianday|unixepoch|strftime|'now'", re.IGNORECASE
+)
+
+
+def wall_clocks(source: str) -> set[str]:
+    """How this source may ask which time it is, as people count it."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        match node:
+            case ast.Attribute():
+                found.add(ast.unparse(node))
+            case ast.ImportFrom(module=str(module), names=names):
+                found |= {f"{module}.{one.name}" for one in names}
+            case ast.Import(names=names):
+                found |= {HIDDEN for one in names if one.name == "time" and one.asname}
+            case ast.Constant(value=str(text)) if SQL_READS_ONE.search(text):
+                found.add(HIDDEN)
+    return {one for one in found if READS_A_WALL_CLOCK.fullmatch(one)}
+
+
+def test_nothing_asks_which_time_it_is_but_for_people_to_read() -> None:
+    found = {
+        name: wall_clocks(path.read_text())
+        for name, path in modules()
+        if name.partition(".")[0] in SERVICES
+    }
+    assert {name: clocks for name, clocks in found.items() if clocks} == MAY_READ_A_WALL_CLOCK
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "time.time()",
+        "from time import time",
+        "import time as t",
+        "datetime.now(UTC)",
+        "datetime.datetime.utcnow()",
+        "date.today()",
+        "time.clock_gettime(time.CLOCK_REALTIME)",
+        "path.stat().st_mtime",
+        "db.execute('SELECT CURRENT_TIMESTAMP')",
+        "db.execute(\"UPDATE a SET b = datetime('now')\")",
+    ],
+)
+def test_who_asks_which_time_it_is_is_seen(source: str) -> None:
+    assert wall_clocks(source)
+
+
+def test_who_asks_how_long_it_took_is_not() -> None:
+    assert not wall_clocks("time.monotonic() + time.clock_gettime(time.CLOCK_BOOTTIME) + self.now")
 
 
 # Real processes
