@@ -310,6 +310,27 @@ def test_a_worker_from_an_old_copy_begins_anew_and_what_it_had_told_stays_counte
     assert (facts["count"], facts["lost_at_most"]) == (2_000, 0)
 
 
+def test_a_worker_whose_directory_was_lost_begins_anew_and_what_it_had_told_stays_counted(
+    rng: np.random.Generator, tmp_path: Path
+) -> None:
+    async def story(kept: Kept) -> None:
+        oracle = kept.oracle
+        node = await kept.worker("a")
+        await oracle.take(node, rng.normal(size=2_000))
+        await oracle.the_end(live=1, silent=0)
+        old = number_of(node)
+        await kept.cluster.kill(node)
+        shutil.rmtree(tmp_path / "a")
+        node = await kept.worker("a")
+        await oracle.take(node, rng.normal(size=1_000))
+        said = await oracle.poll_until(
+            lambda said: states(said) == {old: "silent", number_of(node): "live"}, "it is missed"
+        )
+        assert (said["count"], said["complete"]) == (3_000, False)
+
+    played(rng, tmp_path, story)
+
+
 def test_of_an_old_copy_that_has_all_that_was_told_nobody_can_know(
     rng: np.random.Generator, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -505,7 +526,8 @@ MAY_READ_A_WALL_CLOCK = {
     "shared.serving.logs": {"record.created"},  # for the times of log lines
 }
 READS_A_WALL_CLOCK = re.compile(
-    r"""time\.(time|time_ns|gmtime|localtime|ctime|asctime|strftime)|.*\bdate(time)?\.(now|utcnow|today)
+    r"""time\.(time|time_ns|gmtime|localtime|ctime|asctime|strftime)
+    |.*\bdate(time)?\.(now|utcnow|today)
     |.*\b(CLOCK_REALTIME|created|st_[amc]time(_ns)?|getmtime|uuid1)""",
     re.VERBOSE,
 )
