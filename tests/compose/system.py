@@ -188,7 +188,13 @@ class System:
         return f"http://{docker('port', worker, '8001/tcp').splitlines()[0]}"
 
     def name(self, worker: str) -> str:
-        return f"{self.inspect(worker, '.Config.Hostname')}-8001"
+        """While it runs: it is called after its slot, and only it knows which that is."""
+        found = httpx.get(f"{self.url(worker)}/health", timeout=5, trust_env=False)
+        return str(found.raise_for_status().json()["worker"])
+
+    def sources(self) -> set[tuple[str, str]]:
+        """Names and numbers of all sources that there ever were."""
+        return {(row["worker"], row["source"]) for row in self.get("/workers")["workers"]}
 
     def post(self, url: str, content: object = None) -> httpx.Response:
         return httpx.post(url, json=content, timeout=ACKNOWLEDGED_S_MAX, trust_env=False)

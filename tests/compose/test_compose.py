@@ -17,6 +17,7 @@ import pytest
 
 from tests.compose.system import (
     EPSILON,
+    FROM_INSIDE,
     PROJECT,
     SILENT_S,
     SLACK_S,
@@ -192,7 +193,8 @@ def test_a_killed_worker_is_silent_until_it_is_retired(
     give_everyone(system, rng)
     system.flush()
     system.check_counted()
-    victim = system.workers()[1]
+    victim, sources = system.workers()[1], system.sources()
+    name = system.name(victim)
     docker("kill", victim)
     system.until(
         complete=False,
@@ -200,24 +202,24 @@ def test_a_killed_worker_is_silent_until_it_is_retired(
         within_s=SILENT_S + SLACK_S,
         what="the killed one silent",
     )
-    system.post(f"{system.coordinator_url}/workers/{system.name(victim)}/retire").raise_for_status()
+    system.post(f"{system.coordinator_url}/workers/{name}/retire").raise_for_status()
     system.until_complete(live=2, what="complete without it", within_s=SLACK_S)
     system.check_counted()  # its values stay
 
     docker("start", victim)
     system.until_healthy()
     give_everyone(system, rng)
-    system.until_complete(live=3, what="complete with it, as a new source", within_s=SLACK_S)
+    system.until_complete(live=3, what="complete with it, which goes on", within_s=SLACK_S)
     system.flush()
     system.check_counted()
+    assert system.sources() == sources
 
 
-def test_a_worker_that_crashes_is_started_again_as_a_new_source(
+def test_a_worker_that_crashes_goes_on_as_the_source_it_was(
     system: System, rng: np.random.Generator
 ) -> None:
     give_everyone(system, rng)
-    system.flush()
-    victim = system.workers()[0]
+    victim, sources = system.workers()[0], system.sources()
     docker("exec", "--detach", victim, "python", "-c", CRASH)
     until(
         lambda times: times == 1,
@@ -226,17 +228,72 @@ def test_a_worker_that_crashes_is_started_again_as_a_new_source(
         what="started again",
     )
     system.until_healthy()
-    system.until(
-        complete=False,
-        workers={"live": 2, "silent": 1},
-        within_s=SILENT_S + SLACK_S,
-        what="what it was is silent",
-    )
-    system.post(f"{system.coordinator_url}/workers/{system.name(victim)}/retire").raise_for_status()
-    give_everyone(system, rng)
-    system.until_complete(live=3, what="complete with what it is now", within_s=SLACK_S)
+    system.until_complete(live=3, what="complete with what it was", within_s=SLACK_S)
     system.flush()
     system.check_counted()
+    give_everyone(system, rng)
+    system.flush()
+    system.check_counted()
+    assert system.sources() == sources
+
+
+def test_all_killed_at_once_go_on_where_they_were(system: System, rng: np.random.Generator) -> None:
+    give_everyone(system, rng)
+    sources = system.sources()
+    docker("kill", *system.containers())
+    docker("start", *system.containers())
+    system.until_healthy()
+    system.until_complete(live=3, what="complete again")
+    system.flush()
+    system.check_counted()
+    give_everyone(system, rng)
+    system.flush()
+    system.check_counted()
+    assert system.sources() == sources
+
+
+def test_containers_that_are_removed_leave_what_they_kept_to_the_next(
+    system: System, rng: np.random.Generator
+) -> None:
+    give_everyone(system, rng)
+    sources = system.sources()
+    system.compose("down")
+    system.start()
+    system.until_complete(live=3, what="complete again")
+    system.check_counted()
+    give_everyone(system, rng)
+    system.flush()
+    system.check_counted()
+    assert system.sources() == sources
+
+
+def test_a_worker_whose_disk_is_full_says_so_and_goes_on_when_there_is_room(
+    system: System, rng: np.random.Generator
+) -> None:
+    give_everyone(system, rng)
+    disk = ["--tmpfs", "/data:size=1m,uid=10001", "--network", f"{PROJECT}_default"]
+    given = {"COORDINATOR_URL": "http://coordinator:8000", "DATA_DIR": "/data", "WORKER_NAME": "f"}
+    words = [word for name, value in given.items() for word in ("--env", f"MEDIAN_{name}={value}")]
+    full = docker("run", "--rm", "--detach", *disk, *words, f"{PROJECT}-worker")
+    try:
+        batch = island(rng, 3)
+        ask = ["exec", "--interactive", full, "python", "-c", FROM_INSIDE]
+
+        def statuses(times: int) -> list[str]:
+            return docker(*ask, given=json.dumps([batch.tolist()] * times)).split()
+
+        until(lambda seen: seen == ["202"], lambda: statuses(1), within_s=SLACK_S, what="up")
+        docker("exec", full, "sh", "-c", "cat /dev/zero > /data/zeros || true")
+        refused = statuses(100)
+        first = refused.index("507")  # what was free in pages of its own it could still use
+        assert set(refused[first:]) == {"507"}
+        docker("exec", full, "rm", "/data/zeros")
+        assert statuses(3) == ["202"] * 3
+        system.acknowledged += [batch] * (1 + first + 3)
+        docker("stop", full)
+        system.check_counted()
+    finally:
+        docker("rm", "--force", full)
 
 
 def test_a_paused_worker_is_silent_and_what_waited_for_it_is_counted_once(
