@@ -6,7 +6,9 @@ A coordinator and some workers run as their users run them, each with a data dir
 Somebody kills them, one or all at once, and starts them again where they were: same port, same
 directory; often they are killed again before they are up. Every other time they are killed in the
 moment in which they say something, a `202` or a receipt, before anybody has heard it: what they did
-not write down by then is lost, and missed. Others are told to stop, or stand still for a while.
+not write down by then is lost, and missed. Others are told to stop, and perhaps killed while they
+do, or stand still for a while.
+
 Each worker reaches the coordinator, and each client its worker, by a way of its own (`proxy.py`),
 on which the weather changes. Clients send one batch after the other, each with a key of its own,
 and the same request again until it has its 202.
@@ -92,15 +94,16 @@ SPEAKS_S = 1.0
 TIMEOUT_S = 3.0
 QUANTILES = [0.0, 0.01, 0.25, 0.5, 0.9, 0.99, 1.0]
 AGAIN = {408, 503}  # what says: try again
-CLEAN = {0, -signal.SIGTERM}
+STATUSES = {0, -signal.SIGTERM, -signal.SIGKILL}  # who ends by himself has another
 
 STRIKES = {
     "worker killed": 0.35,
     "coordinator killed": 0.2,
     "both killed": 0.15,
     "all killed": 0.1,
-    "worker told to stop": 0.06,
-    "coordinator told to stop": 0.04,
+    "worker told to stop": 0.04,
+    "coordinator told to stop": 0.02,
+    "both told to stop, and killed": 0.04,
     "worker paused": 0.05,
     "coordinator paused": 0.05,
 }
@@ -448,9 +451,13 @@ class Chaos:
         if what.endswith("paused"):
             await self._pause(victims, still_s)
             return
-        how = signal.SIGKILL if "killed" in what else signal.SIGTERM
+        how = signal.SIGTERM if "told" in what else signal.SIGKILL
         if dice.random() < 0.5:
             await self._told_when_they_speak(victims, how)
+        if what.endswith("stop, and killed"):
+            self._tell(victims, how)
+            await asyncio.sleep(before_s)
+            how = signal.SIGKILL
         await self._end(victims, how)
         await asyncio.sleep(down_s)
         for victim in victims:
@@ -469,8 +476,7 @@ class Chaos:
         told = threading.Event()
 
         def tell() -> None:
-            for victim in victims:
-                victim.tell(how)
+            self._tell(victims, how)
             told.set()
 
         ways = [way for victim in victims for way in self._ways_to(victim)]
@@ -486,19 +492,19 @@ class Chaos:
         return list(self._ways_out.values()) if way_in is None else [way_in]
 
     async def _end(self, victims: Sequence[Place], how: signal.Signals) -> None:
-        for victim in victims:
-            victim.tell(how)
+        self._tell(victims, how)
         for victim in victims:
             status = await asyncio.to_thread(victim.ended)
-            allowed = {-how} if how is signal.SIGKILL else CLEAN
-            promised(status in allowed, f"{victim.name} ended with {status}")
+            promised(status in STATUSES, f"{victim.name} ended with {status}")
+
+    def _tell(self, victims: Sequence[Place], what: signal.Signals) -> None:
+        for victim in victims:
+            victim.tell(what)
 
     async def _pause(self, victims: Sequence[Place], still_s: float) -> None:
-        for victim in victims:
-            victim.tell(signal.SIGSTOP)
+        self._tell(victims, signal.SIGSTOP)
         await asyncio.sleep(still_s)
-        for victim in victims:
-            victim.tell(signal.SIGCONT)
+        self._tell(victims, signal.SIGCONT)
 
     async def _keep_changing(self) -> None:
         dice = self._dice(5)
