@@ -163,15 +163,6 @@ class Kept:
         self.cluster, self.at = cluster, at
         self.oracle = Oracle(cluster)
 
-    async def coordinator(self) -> None:
-        await self.cluster.start_coordinator(data_dir=str(self.at / "coordinator"))
-
-    async def end_coordinator(self) -> Path:
-        """Returns what is left of it."""
-        self.cluster.stop_coordinator()
-        await self.cluster.coordinator.life.aclose()
-        return self.at / "coordinator"
-
     async def worker(self, name: str, *, at: str = "") -> Node:
         directory = str(self.at / (at or name))
         return await self.cluster.start_worker(worker_name=name, data_dir=directory)
@@ -194,10 +185,8 @@ Story = Callable[[Kept], Coroutine[Any, Any, None]]
 
 def played(rng: np.random.Generator, at: Path, story: Story, *, heartbeat_s: float = 0.2) -> None:
     async def whole() -> None:
-        async with Cluster(rng, workers=0, heartbeat_s=heartbeat_s) as cluster:
-            kept = Kept(cluster, at)
-            await kept.coordinator()
-            await story(kept)
+        async with Cluster(rng, workers=0, heartbeat_s=heartbeat_s, data_dir=at) as cluster:
+            await story(Kept(cluster, at))
 
     run(whole(), within_s=60)
 
@@ -221,14 +210,14 @@ def test_a_coordinator_from_an_old_copy_is_told_what_it_lacks(
         numbers = {}
         for node in (stays, leaves, born, passes):
             await oracle.take(node, rng.normal(3, size=3_000))
-            numbers[node.worker.name] = number_of(node)
+            numbers[node.name] = number_of(node)
         for node in (leaves, passes):
             await cluster.stop(node)
         await oracle.the_end(live=2, silent=0)
 
-        await kept.end_coordinator()
+        await cluster.kill_coordinator()
         kept.put_back("copy", to="coordinator")
-        await kept.coordinator()
+        await cluster.start_coordinator()
         said = await oracle.poll()
         assert (said["complete"], numbers["passes"] in states(said)) == (False, False)
         alive = {numbers["stays"]: "live", numbers["born"]: "live", numbers["leaves"]: "silent"}
@@ -250,16 +239,17 @@ def test_a_coordinator_whose_directory_was_lost_is_told_all_by_those_who_run(
     rng: np.random.Generator, tmp_path: Path
 ) -> None:
     async def story(kept: Kept) -> None:
-        oracle = kept.oracle
+        oracle, cluster = kept.oracle, kept.cluster
         stays, leaves = await kept.worker("stays"), await kept.worker("leaves")
         for node in (stays, leaves):
             await oracle.take(node, rng.normal(size=3_000))
         numbers = {number_of(stays), number_of(leaves)}
-        await kept.cluster.stop(leaves)
+        await cluster.stop(leaves)
         await oracle.the_end(live=1, silent=0)
 
-        shutil.rmtree(await kept.end_coordinator())
-        await kept.coordinator()
+        await cluster.kill_coordinator()
+        shutil.rmtree(tmp_path / "coordinator")
+        await cluster.start_coordinator()
         assert not (await oracle.poll())["complete"]
         oracle.unknown = {number_of(leaves)}
         assert (await oracle.the_end(live=1, silent=0))["count"] == 3_000
