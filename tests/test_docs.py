@@ -4,6 +4,7 @@ Examples that speak to services are in `test_docs_live.py`.
 """
 
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,33 @@ def test_every_command_in_the_pages_exists(page: Path) -> None:
 @each_page
 def test_links_and_images_lead_somewhere(page: Path) -> None:
     assert [link for link in links_in(page) if not leads_somewhere(page, link)] == []
+
+
+NAMED = re.compile(r"\b(test_\w+)")
+LINKED = re.compile(r"\[`(test_\w+)`\]\(\.\./(tests/\w+\.py)\)")
+DEFINED = re.compile(r"^ *(?:async )?def (test_\w+)\(", re.MULTILINE)
+
+
+@cache
+def defined_in() -> dict[str, set[str]]:
+    paths = sorted((TOP / "tests").rglob("test_*.py"))
+    return {
+        path.relative_to(TOP).as_posix(): set(DEFINED.findall(path.read_text())) for path in paths
+    }
+
+
+@each_page
+def test_every_test_that_a_page_names_exists(page: Path) -> None:
+    files = {Path(path).stem for path in defined_in()}
+    known = files.union(*defined_in().values())
+    assert [name for name in NAMED.findall(page.read_text()) if name not in known] == []
+
+
+def test_every_test_that_shows_a_fault_is_where_its_link_leads() -> None:
+    text = (TOP / "docs" / "faults.md").read_text()
+    linked = LINKED.findall(text)
+    assert [one for one in linked if one[0] not in defined_in().get(one[1], set())] == []
+    assert len(linked) == text.count("`test_"), "each is linked to its file"
 
 
 PAGE = """
