@@ -21,7 +21,7 @@ moment. Whoever decodes large bodies does it one by one.
 import asyncio
 import secrets
 from types import TracebackType
-from typing import Self
+from typing import Self, cast
 
 from fastapi import Request
 
@@ -88,7 +88,8 @@ class Watch:
     """Cancels a request whose client went away, from when it only waits; its body must be read."""
 
     def __init__(self, request: Request) -> None:
-        self._request, self._waits = request, asyncio.current_task()
+        self._request = request
+        self._waits = cast("asyncio.Task[object]", asyncio.current_task())
         self._watching: asyncio.Task[None] | None = None
 
     def __enter__(self) -> Self:
@@ -109,5 +110,4 @@ class Watch:
     async def _until_gone(self) -> None:
         while (await self._request.receive())["type"] != "http.disconnect":
             pass
-        if self._waits:
-            self._waits.cancel()
+        self._waits.cancel()
