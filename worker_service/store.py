@@ -23,11 +23,14 @@ Which directory
 ---------------
 A worker that was given a name has `worker.sqlite` in the directory it was given, or refuses to
 start. Workers without a name may share one directory, like replicas that are all told the same:
-each takes the first slot in it that is free, `slot-1`, `slot-2` and so on, and is called what the
-slot was called first. So after a restart each source goes on, whoever it was that had the slot.
+each takes the slot that it had last, if its host and port tell and nobody has it now, else the
+first that is free: `slot-1`, `slot-2` and so on. It is called what the slot was called first. So
+after a restart each source goes on, whoever it was that had the slot. An Idempotency-Key is known
+only where it came to; clients who repeat requests want workers with names.
 """
 
 import asyncio
+import itertools
 import socket
 import sqlite3
 from asyncio import Future
@@ -45,6 +48,7 @@ from shared.values import Floats
 from worker_service.settings import Settings
 
 FILE = "worker.sqlite"
+LAST = "last"  # beside it in a slot: the address of who had that last
 MARK = 0x726D776B  # tells a worker's file from any other
 CHECKPOINT_BYTES, CHECKPOINTS = 2**20, 8
 ENTRY_BYTES = 64  # what a batch takes beside its values
@@ -227,8 +231,27 @@ def open_store(settings: Settings) -> Store | None:
     directory = Path(settings.data_dir).absolute()
     if settings.worker_name:
         return Store(directory / FILE, settings, name=settings.worker_name)
-    host, slot = socket.gethostname()[: NAME_MAX - 10], 0
+    return _in_a_slot(directory, settings)
+
+
+def _in_a_slot(directory: Path, settings: Settings) -> Store:
+    host = socket.gethostname()
+    address = f"{host}:{settings.port}"
+    slots = _slots(directory, address)
     while True:
-        slot += 1
+        slot = next(slots)
         with suppress(InUse):
-            return Store(directory / f"slot-{slot}" / FILE, settings, name=f"{host}-{slot}")
+            name = f"{host[: NAME_MAX - 10]}{slot.name.removeprefix('slot')}"
+            store = Store(slot / FILE, settings, name=name)
+            with suppress(OSError):  # it is a hint
+                (slot / LAST).write_text(address)
+            return store
+
+
+def _slots(directory: Path, address: str) -> Iterator[Path]:
+    """What it had last comes first, if it is known; then all there are, and then new ones."""
+    for last in sorted(directory.glob(f"slot-*/{LAST}")):
+        with suppress(OSError):
+            if last.read_text(errors="replace") == address:
+                yield last.parent
+    yield from (directory / f"slot-{number}" for number in itertools.count(1))
