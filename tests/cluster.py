@@ -91,16 +91,16 @@ class Address(httpx.AsyncBaseTransport):
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         await self._runs.wait()
-        if self.app is None:
+        if (app := self.app) is None:
             raise httpx.ConnectError("nobody listens here")
-        asking = asyncio.create_task(httpx.ASGITransport(self.app).handle_async_request(request))
+        asking = asyncio.create_task(httpx.ASGITransport(app).handle_async_request(request))
         self._asking.add(asking)
         try:
             await asyncio.wait([asking])
         finally:
             asking.cancel()
             self._asking.discard(asking)
-        if asking.cancelled():
+        if asking.cancelled() or self.app is not app:
             raise httpx.ReadError("it was killed before it answered")
         return asking.result()
 

@@ -51,6 +51,10 @@ class Crashing(Cluster):
             return False
         return response.status_code == 202
 
+    async def once(self, node: Node, key: str, *values: float) -> httpx.Response:
+        """Post these under this key; whether it is to count is for the test to know."""
+        return await self._post(node, np.array(values, "<f8"), "default", {"idempotency-key": key})
+
     async def restart_worker(self, name: str, **changes: Any) -> Node:
         node = self.named(name)
         assert node is not None

@@ -195,6 +195,11 @@ class Trouble(NamedTuple):
     full: bool
     sentence: str
 
+    @property
+    def answer(self) -> tuple[int, str]:
+        """What a service says then."""
+        return (507, "storage_full") if self.full else (503, "storage_failed")
+
 
 TROUBLES = {
     "full": Trouble(full, roomy, True, "nothing is kept now: its disk is full"),

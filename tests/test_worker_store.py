@@ -1,0 +1,426 @@
+"""What a worker keeps: batches, digests, keys and names, through restarts and full disks."""
+
+import asyncio
+import sqlite3
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import httpx
+import numpy as np
+import pytest
+
+import worker_service.store as module
+from shared.digest import Digest
+from shared.protocol import Source
+from shared.serving.storage import NotWritten, Unusable
+from tests.cluster import Node, run, until
+from tests.exact import check_digest
+from tests.test_crashes import Crashing, story_of
+from tests.test_storage import TROUBLES, Trouble
+from tests.test_worker_app import check_problem, is_ready
+from worker_service.settings import Settings
+from worker_service.store import KeptKey, Key, Store, open_store
+
+A, B = Source("w", "default", 0xA), Source("w", "other", 2**64 - 1)
+
+
+def settings(tmp_path: Path, **changes: Any) -> Settings:
+    return Settings(data_dir=str(tmp_path), **({"worker_name": "w"} | changes))
+
+
+def opened(tmp_path: Path, **changes: Any) -> Store:
+    store = open_store(settings(tmp_path, **changes))
+    assert store is not None
+    return store
+
+
+def written(tmp_path: Path, story: Callable[[Store], Coroutine[Any, Any, None]]) -> Store:
+    """After the story, and a restart."""
+
+    async def told() -> None:
+        store = opened(tmp_path)
+        await story(store)
+        await store.storage.close()
+
+    run(told())
+    return opened(tmp_path)
+
+
+def kept_keys(store: Store) -> list[KeptKey]:
+    return list(store.keys())
+
+
+def key(name: str, content: bytes = b"content") -> Key:
+    return Key(name, content)
+
+
+# Batches and digests
+
+
+def test_without_a_directory_nothing_is_kept() -> None:
+    assert open_store(Settings()) is None
+
+
+def test_a_source_is_its_digest_and_the_batches_since(
+    tmp_path: Path, rng: np.random.Generator
+) -> None:
+    values = rng.normal(size=7000)
+    digest = Digest(0.005)
+    digest.add(values[:4000])
+
+    async def story(store: Store) -> None:
+        for part in np.split(values[:4000], 4):
+            await store.append(A, part, 10, None)
+        await store.append(B, np.array([1.5]), 8, None)
+        last = store.last
+        await store.append(A, values[4000:5000], 10, None)
+        await store.checkpoint(A, digest.to_bytes(), 40, last)
+        await store.append(A, values[5000:], 10, None)
+
+    store = written(tmp_path, story)
+    kept = {one.number: one for one in store.sources(0.005)}
+    check_digest(kept[A.number].digest, values)
+    check_digest(kept[B.number].digest, np.array([1.5]))
+    assert [(one.stream, one.raw, one.logged) for one in kept.values()] == [
+        ("default", 60, 8 * 3000 + 2 * module.ENTRY_BYTES),
+        ("other", 8, 8 + module.ENTRY_BYTES),
+    ]
+    store.storage.db.close()
+
+
+def test_a_batch_larger_than_an_entry_may_be_is_kept_in_parts_in_their_order(
+    tmp_path: Path, rng: np.random.Generator
+) -> None:
+    values = rng.normal(size=2500)
+
+    async def story(store: Store) -> None:
+        await store.append(A, values, 7, key("one"))
+        assert store.last == 3
+
+    with patch.object(module, "PART", 1000):
+        store = written(tmp_path, story)
+    found = store.storage.db.execute("SELECT id, raw, length(data) FROM batches").fetchall()
+    assert found == [(1, 7, 8000), (2, 0, 8000), (3, 0, 4000)]
+    (kept,) = store.sources(0.0005)
+    assert kept.digest.count == 2500
+    check_digest(kept.digest, values)
+    assert [(one.accepted, one.count) for one in kept_keys(store)] == [(2500, 2500)]
+    store.storage.db.close()
+
+
+def test_what_gave_way_is_forgotten_and_the_keys_of_what_it_had_not_received(
+    tmp_path: Path,
+) -> None:
+    async def story(store: Store) -> None:
+        await store.append(A, np.arange(3.0), 1, key("received"))
+        await store.checkpoint(A, b"", 1, store.last)
+        await store.append(A, np.arange(2.0), 1, key("not received"))
+        await store.append(B, np.arange(9.0), 1, key("of another"))
+        await store.forget(A, received=3)
+        await store.append(Source("w", "default", 5), np.arange(1.0), 1, None)
+
+    store = written(tmp_path, story)
+    assert {one.number for one in store.sources(0.0005)} == {B.number, 5}
+    assert [one.key.name for one in kept_keys(store)] == ["received", "of another"]
+    for table, rows in {"digests": 0, "batches": 2}.items():
+        count = store.storage.db.execute(f"SELECT count(*) FROM {table}").fetchone()  # noqa: S608
+        assert count == (rows,)
+    store.storage.db.close()
+
+
+def test_a_source_takes_no_more_of_the_disk_than_is_said(
+    tmp_path: Path, rng: np.random.Generator
+) -> None:
+    """Bytes are counted, of two million values and of a thousand single ones."""
+
+    async def story(cluster: Crashing) -> None:
+        (node,) = cluster.nodes
+        store = node.worker.store
+        assert store is not None
+        for size, times in ((20_000, 100), (1, 1_000)):
+            for _ in range(times):
+                response = await cluster.post(node, rng.normal(size=size))
+                assert response.status_code == 202
+                line = node.worker.sources.line("default")
+                assert line is not None
+                digest = 23 * await line.asked(lambda digest: len(digest.clusters)) + 1000
+                most = digest + max(2**20, 8 * digest) + 8 * 20_000
+                log = store.storage.db.execute("SELECT sum(length(data) + 64) FROM batches")
+                assert (log.fetchone()[0] or 0) + digest <= most
+                assert store.storage.bytes <= 2 * most + 8 * 2**20 + 5 * 2**20
+        await cluster.flush()
+        await cluster.check_the_end()
+
+    async def told() -> None:
+        async with Crashing(rng, data_dir=tmp_path, workers=1, fsync="interval") as cluster:
+            await story(cluster)
+
+    run(told(), within_s=120)
+
+
+# Keys
+
+
+def test_as_many_keys_are_kept_as_are_remembered(tmp_path: Path) -> None:
+    async def story() -> None:
+        store = opened(tmp_path, idempotency_keys_max=3)
+        for at in range(10):
+            await store.append(A, np.arange(1.0), 8, key(f"k{at}"))
+        assert [one.key.name for one in kept_keys(store)] == ["k7", "k8", "k9"]
+        held = store.storage.db.execute("SELECT count(*) FROM keys").fetchone()
+        assert held == (3,)
+        await store.storage.close()
+        fewer = opened(tmp_path, idempotency_keys_max=2)
+        assert [one.key.name for one in kept_keys(fewer)] == ["k8", "k9"]
+        await fewer.storage.close()
+
+    run(story())
+
+
+def test_after_a_restart_a_repeat_is_answered_the_same_and_other_content_is_refused(
+    rng: np.random.Generator, tmp_path: Path
+) -> None:
+    async def story(cluster: Crashing) -> None:
+        (node,) = cluster.nodes
+        first = await cluster.post(node, [1, 2, 3], **{"idempotency-key": "one"})
+        await cluster.post(node, [9])
+        node = await cluster.restart_worker("w1")
+        again = await cluster.once(node, "one", 1, 2, 3)
+        assert (
+            (again.status_code, again.text)
+            == (first.status_code, first.text)
+            == (
+                202,
+                '{"accepted":3,"count":3}',
+            )
+        )
+        other = await cluster.once(node, "one", 1, 2, 4)
+        check_problem(other, 422, "key_reused")
+        await cluster.flush()
+        await cluster.check_the_end()
+
+    story_of(rng, tmp_path, story, workers=1)
+
+
+def test_what_was_written_down_and_not_answered_counts_once_though_it_is_sent_again(
+    rng: np.random.Generator, tmp_path: Path
+) -> None:
+    """It was killed between the commit and the 202."""
+
+    async def story(cluster: Crashing) -> None:
+        (node,) = cluster.nodes
+        cluster.stop_coordinator()
+        asking = asyncio.create_task(cluster.once(node, "one", 0, 1, 2))
+        store = node.worker.store
+        assert store is not None
+        await until(lambda: has(lambda: store.storage.commits > 0), "it is written down")
+        assert not asking.done()
+        node = await cluster.restart_worker("w1")
+        with pytest.raises(httpx.ReadError):
+            await asking
+        asking = asyncio.create_task(cluster.once(node, "one", 0, 1, 2))
+        await asyncio.sleep(0.05)
+        assert not asking.done()  # it is known, and not yet received
+        cluster.put_back_coordinator()
+        assert (await asking).json() == {"accepted": 3, "count": 3}
+        await cluster.flush()
+        await cluster.check_the_end(values=np.arange(3.0))
+
+    story_of(rng, tmp_path, story, workers=1)
+
+
+async def has(holds: Callable[[], bool]) -> bool:
+    return holds()
+
+
+async def back(cluster: Crashing, **changes: Any) -> Node:
+    """The worker, killed and started again, when it takes values again."""
+    node = await cluster.restart_worker("w1", **changes)
+    await until(lambda: is_ready(node), "it goes on")
+    return node
+
+
+# When nothing can be written
+
+
+@pytest.mark.parametrize("trouble", TROUBLES.values(), ids=list(TROUBLES))
+def test_a_batch_that_cannot_be_written_is_not_taken_and_may_be_sent_again(
+    rng: np.random.Generator, tmp_path: Path, trouble: Trouble
+) -> None:
+    async def story(cluster: Crashing) -> None:
+        (node,) = cluster.nodes
+        await cluster.post(node, [1.0])
+        store = node.worker.store
+        assert store is not None
+        trouble.begins(store.storage)
+        values = np.arange(5000.0)
+        for _ in range(2):
+            response = await cluster.once(node, "one", *values)
+            assert "nothing is kept now: its" in check_problem(response, *trouble.answer)
+            assert response.headers["retry-after"] == "1"
+        ready = await node.client.get("/ready")
+        assert "nothing is kept now: its" in check_problem(ready, 503, "not_ready")
+        assert await node.metric("median_worker_storage_failures_total") >= 2
+        told = await node.json("/median")
+        assert told["count"] == 1
+        trouble.ends(store.storage)
+        await until(lambda: is_ready(node), "it is over")
+        assert (await cluster.once(node, "one", *values)).status_code == 202
+        await cluster.flush()
+        await cluster.check_the_end(values=np.concatenate([[1.0], values]))
+        assert await node.metric("median_worker_storage_bytes") == store.storage.bytes
+        assert await node.metric("median_worker_storage_commits_total") > 0
+        assert (await node.json("/health"))["storage"] == "disk"
+
+    story_of(rng, tmp_path, story, workers=1)
+
+
+def test_a_checkpoint_that_cannot_be_written_is_tried_again_with_the_next_batch(
+    rng: np.random.Generator, tmp_path: Path
+) -> None:
+    async def story(cluster: Crashing) -> None:
+        (node,) = cluster.nodes
+        store = node.worker.store
+        assert store is not None
+        refused = asyncio.get_running_loop().create_future()
+        refused.set_exception(NotWritten(sqlite3.OperationalError("for a test")))
+        with patch.object(store, "checkpoint", return_value=refused) as checkpoint:
+            assert (await cluster.post(node, rng.normal(size=3000))).status_code == 202
+            checkpoint.assert_called_once()
+        assert digests(store) == 0
+        assert (await cluster.post(node, [1.0])).status_code == 202
+        assert digests(store) == 1
+        await cluster.restart_worker("w1")
+        await cluster.flush()
+        await cluster.check_the_end()
+
+    story_of(rng, tmp_path, story, workers=1)
+
+
+def digests(store: Store) -> int:
+    return int(store.storage.db.execute("SELECT count(*) FROM digests").fetchone()[0])
+
+
+# Names
+
+
+def test_a_worker_without_a_name_takes_the_first_slot_that_is_free_and_its_name(
+    tmp_path: Path,
+) -> None:
+    nameless = {"worker_name": ""}
+    with patch("socket.gethostname", return_value="host"):
+        stores = [opened(tmp_path, **nameless) for _ in range(3)]
+    assert [store.name for store in stores] == ["host-1", "host-2", "host-3"]
+    stores[1].storage.db.close()
+    with patch("socket.gethostname", return_value="elsewhere"):
+        again, more = (opened(tmp_path, **nameless) for _ in range(2))
+    assert (again.name, more.name) == ("host-2", "elsewhere-4")
+    assert again.home == stores[1].home
+    for store in (stores[0], stores[2], again, more):
+        store.storage.db.close()
+
+
+def test_a_named_worker_may_be_called_another_and_goes_on(
+    rng: np.random.Generator, tmp_path: Path
+) -> None:
+    async def story(cluster: Crashing) -> None:
+        (node,) = cluster.nodes
+        await cluster.post(node, [1.0, 2.0])
+        before = await cluster.sources()
+        await cluster.kill(node)
+        node = await cluster.start_worker(worker_name="renamed", data_dir=str(tmp_path / "w1"))
+        await until(lambda: is_ready(node), "it may go on")
+        response = await cluster.post(node, [3.0])
+        assert response.json() == {"accepted": 1, "count": 3}
+        after = await cluster.sources()
+        assert [worker for worker, _, _ in after] == ["renamed"]
+        assert {source for _, _, source in after} == {source for _, _, source in before}
+        await cluster.flush()
+        await cluster.check_the_end()
+
+    story_of(rng, tmp_path, story, workers=1)
+
+
+def test_a_digest_keeps_the_rank_error_that_it_began_with(
+    rng: np.random.Generator, tmp_path: Path
+) -> None:
+    async def story(cluster: Crashing) -> None:
+        (node,) = cluster.nodes
+        for error in (0.0025, 0.0005, 0.002):
+            await cluster.post(node, rng.normal(size=3000))
+            node = await back(cluster, digest_rank_error=error)
+            await cluster.post(node, rng.normal(size=3000))
+            await cluster.flush()
+        await cluster.check_the_end()
+        line = node.worker.sources.line("default")
+        assert line is not None
+        assert line.outbox.digest.rank_error_max == 0.0025
+
+    story_of(rng, tmp_path, story, workers=1)
+
+
+# What is corrupt
+
+
+def spoil(tmp_path: Path, statement: str) -> None:
+    store = opened(tmp_path)
+    store.storage.db.execute(statement)
+    store.storage.db.close()
+
+
+SPOILT = {
+    "UPDATE batches SET data = zeroblob(length(data))": "a checksum does not match",
+    "UPDATE digests SET data = zeroblob(length(data))": "a checksum does not match",
+    "UPDATE sources SET count = count + 1": "stream default has not the values it had",
+    "DELETE FROM batches": "stream default has not the values it had",
+    "UPDATE sources SET number = 'not a number'": "invalid literal for int",
+    "UPDATE digests SET data = x'', seal = 0": "not a digest",
+}
+
+
+@pytest.mark.parametrize(("statement", "flaw"), SPOILT.items())
+def test_what_is_not_what_was_written_is_corrupt(tmp_path: Path, statement: str, flaw: str) -> None:
+    async def story(store: Store) -> None:
+        digest = Digest(0.0005)
+        digest.add(np.arange(5.0))
+        await store.append(A, np.arange(5.0), 1, None)
+        await store.checkpoint(A, digest.to_bytes(), 1, store.last)
+        await store.append(A, np.arange(5.0), 1, None)
+
+    written(tmp_path, story).storage.db.close()
+    spoil(tmp_path, statement)
+    store = opened(tmp_path)
+    with pytest.raises(Unusable, match=rf"worker.sqlite is corrupt \(.*{flaw}"):
+        list(store.sources(0.0005))
+    store.storage.db.close()
+
+
+def test_a_digest_that_contradicts_itself_is_corrupt(tmp_path: Path) -> None:
+    digest = Digest(0.0005)
+    digest.add(np.arange(5.0))
+    data = digest.to_bytes()
+    wrong = data.replace(np.float64(3.0).tobytes(), np.float64(30.0).tobytes())
+    assert wrong != data
+
+    async def story(store: Store) -> None:
+        await store.append(A, np.arange(5.0), 1, None)
+        await store.checkpoint(A, wrong, 1, store.last)
+
+    store = written(tmp_path, story)
+    with pytest.raises(Unusable, match="this digest contradicts itself"):
+        list(store.sources(0.0005))
+    store.storage.db.close()
+
+
+def test_a_key_of_no_source_is_corrupt(tmp_path: Path) -> None:
+    async def story(store: Store) -> None:
+        await store.append(A, np.arange(5.0), 1, key("one"))
+
+    written(tmp_path, story).storage.db.close()
+    spoil(tmp_path, "UPDATE keys SET number = 'x'")
+    store = opened(tmp_path)
+    with pytest.raises(Unusable, match="is corrupt"):
+        store.keys()
+    store.storage.db.close()
