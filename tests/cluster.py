@@ -20,7 +20,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Seque
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, Self, TypeVar, cast
 from unittest.mock import AsyncMock, patch
 
 import httpx
@@ -363,7 +363,7 @@ class Cluster:
 
     coordinator: Node
 
-    async def __aenter__(self) -> "Cluster":
+    async def __aenter__(self) -> Self:
         self.at = Address()
         await self.start_coordinator()
         for _ in range(self._first):

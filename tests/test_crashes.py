@@ -94,7 +94,7 @@ class Crashing(Cluster):
 def story_of(
     rng: np.random.Generator,
     tmp_path: Path,
-    story: Callable[[Any], Coroutine[Any, Any, None]],
+    story: Callable[[Crashing], Coroutine[Any, Any, None]],
     **how: Any,
 ) -> None:
     async def told() -> None:

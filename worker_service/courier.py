@@ -314,7 +314,8 @@ class Courier:
         if self._refusals.get(line) != refusal:
             self._refusals[line] = refusal
             what = facts(stream=line.outbox.source.stream, code=refusal.code)
-            log.error("delta refused: %s", refusal.sentence, extra=what)
+            worry = logging.WARNING if refusal.code == "in_use" else logging.ERROR
+            log.log(worry, "delta refused: %s", refusal.sentence, extra=what)
 
     def _failed(self, trouble: str) -> None:
         if self._trouble != trouble or not self._tries.failures:
