@@ -500,6 +500,29 @@ def test_who_was_cut_off_for_long_has_the_same_memory_and_is_right_after_two_del
     played(rng, tmp_path, story, heartbeat_s=0.1)
 
 
+def test_who_is_stopped_while_cut_off_tells_the_rest_after_the_next_start(
+    rng: np.random.Generator, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def story(kept: Kept) -> None:
+        oracle = kept.oracle
+        node = await kept.worker("a")
+        await oracle.take(node, rng.normal(size=1_000))
+        await oracle.the_end(live=1, silent=0)
+        node.way_out.weather = CUT
+        await oracle.take(node, FAR)
+        number = number_of(node)
+        await kept.cluster.stop(node)
+        assert not (await oracle.poll())["complete"]
+        await kept.worker("a")
+        said = await oracle.the_end(live=1, silent=0)
+        assert (states(said), said["count"]) == ({number: "live"}, 1_000 + len(FAR))
+
+    played(rng, tmp_path, story, heartbeat_s=0.1)
+    told = {one.getMessage(): one.__dict__.get("facts") for one in caplog.records}
+    what = "the last values will be told after the next start"
+    assert told[what] == {"stream": "default", "values": len(FAR)}
+
+
 async def told_something(coordinator: Node) -> float:
     """How many deltas were accepted that say more than a number."""
     name = "median_coordinator_deltas_total"
