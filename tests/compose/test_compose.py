@@ -18,6 +18,7 @@ import pytest
 from tests.compose.system import (
     EPSILON,
     FROM_INSIDE,
+    HEALTHY_S_MAX,
     PROJECT,
     SILENT_S,
     SLACK_S,
@@ -282,14 +283,19 @@ def test_a_worker_whose_disk_is_full_says_so_and_goes_on_when_there_is_room(
         def statuses(times: int) -> list[str]:
             return docker(*ask, given=json.dumps([batch.tolist()] * times)).split()
 
-        until(lambda seen: seen == ["202"], lambda: statuses(1), within_s=SLACK_S, what="up")
+        until(
+            lambda health: health == "healthy",
+            lambda: system.inspect(full, ".State.Health.Status"),
+            within_s=HEALTHY_S_MAX,
+            what="up",
+        )
+        assert statuses(1) == ["202"]
         docker("exec", full, "sh", "-c", "cat /dev/zero > /data/zeros || true")
-        refused = statuses(100)
-        first = refused.index("507")  # what was free in pages of its own it could still use
-        assert set(refused[first:]) == {"507"}
+        seen = statuses(100)
+        assert set(seen) == {"202", "507"}  # it may find room in its own file, now and then
         docker("exec", full, "rm", "/data/zeros")
         assert statuses(3) == ["202"] * 3
-        system.acknowledged += [batch] * (1 + first + 3)
+        system.acknowledged += [batch] * (1 + seen.count("202") + 3)
         docker("stop", full)
         system.check_counted()
     finally:
