@@ -500,6 +500,15 @@ def test_a_directory_in_place_of_the_file_is_told(path: Path) -> None:
         opened(path)
 
 
+def test_a_file_that_may_not_be_written_is_told(path: Path) -> None:
+    opened(path).db.close()
+    with (
+        patch("os.access", return_value=False),
+        pytest.raises(Unusable, match=r"cannot be written: give this process the right to \(perm"),
+    ):
+        opened(path)
+
+
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [

@@ -99,6 +99,8 @@ class Storage:
         self._synced = 0
         with usable(path):
             made_durably(path.parent)
+            if path.exists() and not os.access(path, os.W_OK):
+                raise unwritable(path, "permission denied")  # to lock it would be an I/O error
             self.db = self._opened()
             try:
                 self._prepare(owner, mark, tables)
@@ -334,10 +336,14 @@ def _unusable(path: Path, error: sqlite3.Error) -> Unusable:
         case "SQLITE_FULL":
             return Unusable(f"{path} cannot be written, as its disk is full: free some of it")
         case "SQLITE_READONLY" | "SQLITE_CANTOPEN" | "SQLITE_PERM":
-            return Unusable(f"{path} cannot be written: give this process the right to ({error})")
+            return unwritable(path, str(error))
         case "SQLITE_NOTADB" | "SQLITE_CORRUPT":
             return corrupt(path, str(error))
     return Unusable(f"{path} cannot be used: {error}")
+
+
+def unwritable(path: Path, why: str) -> Unusable:
+    return Unusable(f"{path} cannot be written: give this process the right to ({why})")
 
 
 def corrupt(path: Path, flaw: str) -> Unusable:
