@@ -1,6 +1,7 @@
 """What a worker keeps: batches, digests, keys and names, through restarts and full disks."""
 
 import asyncio
+import shutil
 import sqlite3
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -14,11 +15,11 @@ import pytest
 import worker_service.store as module
 from shared.digest import Digest
 from shared.protocol import Source
-from shared.serving.storage import NotWritten, Unusable
+from shared.serving.storage import PAGE, NotWritten, Unusable
 from tests.cluster import Node, run, until
 from tests.exact import check_digest
 from tests.test_crashes import Crashing, story_of
-from tests.test_storage import TROUBLES, Trouble
+from tests.test_storage import TROUBLES, Held, Trouble, failing, well_again
 from tests.test_worker_app import check_problem, is_ready
 from worker_service.settings import Settings
 from worker_service.store import KeptKey, Key, Store, open_store
@@ -270,7 +271,7 @@ def test_a_batch_that_cannot_be_written_is_not_taken_and_may_be_sent_again(
         assert (await cluster.once(node, "one", *values)).status_code == 202
         await cluster.flush()
         await cluster.check_the_end(values=np.concatenate([[1.0], values]))
-        assert await node.metric("median_worker_storage_bytes") == store.storage.bytes
+        assert await node.metric("median_worker_storage_bytes") > 8 * PAGE
         assert await node.metric("median_worker_storage_commits_total") > 0
         assert (await node.json("/health"))["storage"] == "disk"
 
@@ -301,6 +302,102 @@ def test_a_checkpoint_that_cannot_be_written_is_tried_again_with_the_next_batch(
 
 def digests(store: Store) -> int:
     return int(store.storage.db.execute("SELECT count(*) FROM digests").fetchone()[0])
+
+
+# Who gives way
+
+
+def test_a_copy_of_a_directory_gives_way_and_each_value_is_counted_once(
+    rng: np.random.Generator, tmp_path: Path
+) -> None:
+    async def story(cluster: Crashing) -> None:
+        (node,) = cluster.nodes
+        await cluster.post(node, [1.0, 2.0, 3.0], **{"idempotency-key": "one"})
+        await cluster.kill(node)
+        shutil.copytree(tmp_path / "w1", tmp_path / "copy")
+        node = await cluster.start_worker(worker_name="w1")
+        await until(lambda: is_ready(node), "the original goes on")
+        copy = await cluster.start_worker(worker_name="copy")
+        await until(lambda: has_given_way(copy), "the copy begins anew")
+        assert (await cluster.once(copy, "one", 1, 2, 3)).json() == {"accepted": 3, "count": 3}
+        assert (await cluster.post(copy, [4.0])).json() == {"accepted": 1, "count": 1}
+        assert (await cluster.post(node, [5.0])).json() == {"accepted": 1, "count": 4}
+        await cluster.flush()
+        await cluster.check_the_end()
+        assert len(await cluster.sources()) == 2
+
+    story_of(rng, tmp_path, story, workers=1)
+
+
+async def has_given_way(node: Node) -> bool:
+    line = node.worker.sources.line("default")
+    return line is not None and not line.outbox.count
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_what_was_being_written_when_its_source_gave_way_is_not_taken_and_never_comes_back(
+    rng: np.random.Generator, tmp_path: Path, fails: bool
+) -> None:
+    """Nor is that said before it is certain, which it is not while nothing can be written."""
+
+    async def story(cluster: Crashing) -> None:
+        (node,) = cluster.nodes
+        await cluster.post(node, [1.0])
+        await cluster.flush()
+        storage, line = kept_by(node).storage, node.worker.sources.line("default")
+        assert line is not None
+        held = Held()
+        await held.hold(storage)
+        asking = asyncio.create_task(cluster.once(node, "two", 2))
+        await until(lambda: has(lambda: kept_by(node).last == 2), "it is asked for")
+        await line.give_way()
+        await held.release()
+        if fails:
+            await until(lambda: has(lambda: rows_of(node, "batches") == 2), "it is written")
+            failing(storage)
+        replaced = asyncio.create_task(node.worker.sources.replace(line))
+        if fails:
+            await until(lambda: has(lambda: storage.failures > 1), "it cannot be forgotten")
+            assert not asking.done()
+            well_again(storage)
+        check_problem(await asking, 503, "not_taken")
+        await replaced
+        assert rows_of(node, "batches") == rows_of(node, "keys") == 0
+        assert (await cluster.once(node, "two", 2)).json() == {"accepted": 1, "count": 1}
+        await back(cluster)
+        assert [one.digest.count for one in kept_by(cluster.nodes[0]).sources(0.01)] == [1]
+
+    with patch("worker_service.sources.INTERVAL_S", 0.01):
+        story_of(rng, tmp_path, story, workers=1)
+
+
+def kept_by(node: Node) -> Store:
+    store = node.worker.store
+    assert store is not None
+    return store
+
+
+def rows_of(node: Node, table: str) -> int:
+    found = kept_by(node).storage.db.execute(f"SELECT count(*) FROM {table}")  # noqa: S608  a table of ours
+    return int(found.fetchone()[0])
+
+
+def test_what_is_kept_and_was_not_told_in_time_is_told_after_the_next_start(
+    rng: np.random.Generator, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def story(cluster: Crashing) -> None:
+        (node,) = cluster.nodes
+        await cluster.post(node, rng.normal(size=5000))
+        await cluster.flush()
+        cluster.stop_coordinator()
+        await cluster.post(node, [1.0])
+        await cluster.stop(node)
+        cluster.put_back_coordinator()
+        await cluster.start_worker(worker_name="w1")
+        await cluster.check_the_end()
+
+    story_of(rng, tmp_path, story, workers=1, goodbye_s_max=0.05, linger_s=60)
+    assert "the last values will be told after the next start" in caplog.messages
 
 
 # Names
