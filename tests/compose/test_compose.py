@@ -292,7 +292,8 @@ def test_a_worker_whose_disk_is_full_says_so_and_goes_on_when_there_is_room(
         assert statuses(1) == ["202"]
         docker("exec", full, "sh", "-c", "cat /dev/zero > /data/zeros || true")
         seen = statuses(100)
-        assert set(seen) == {"202", "507"}  # it may find room in its own file, now and then
+        assert "507" in seen
+        assert set(seen) <= {"202", "507"}  # it may find room in its own file, now and then
         docker("exec", full, "rm", "/data/zeros")
         assert statuses(3) == ["202"] * 3
         system.acknowledged += [batch] * (1 + seen.count("202") + 3)
