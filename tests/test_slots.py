@@ -45,6 +45,12 @@ def test_each_takes_the_first_that_is_free(shared: Shared) -> None:
     assert [shared.start(port) for port in (FIRST, SECOND, FIRST)] == ["slot-1", "slot-2", "slot-3"]
 
 
+def test_a_slot_has_the_file_and_who_had_it_last(shared: Shared) -> None:
+    slot = shared.directory / shared.start(FIRST)
+    shared.stop()
+    assert sorted(path.name for path in slot.iterdir()) == ["last", "worker.sqlite"]
+
+
 def test_in_another_order_each_takes_what_it_had(shared: Shared) -> None:
     had = [shared.start(port) for port in (FIRST, SECOND)]
     shared.stop()

@@ -62,7 +62,7 @@ CREATE INDEX batches_of ON batches (number);
 CREATE TABLE keys (id INTEGER PRIMARY KEY, key TEXT UNIQUE, content BLOB, number TEXT,
     accepted INTEGER, count INTEGER)
 """
-LAST = "SELECT coalesce(max(id), 0) FROM batches"
+NEWEST = "SELECT coalesce(max(id), 0) FROM batches"
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ class Store:
         self._path, self._db, self._keys_max = path, self.storage.db, settings.idempotency_keys_max
         with usable(path):
             self.name = settings.worker_name or self._named(name)
-            self._last = int(self._db.execute(LAST).fetchone()[0])
+            self._last = int(self._db.execute(NEWEST).fetchone()[0])
 
     def _named(self, name: str) -> str:
         """What it was called first."""
