@@ -6,16 +6,20 @@ README says how much there is to read, `docs/architecture.md` names each file, a
 
 import ast
 import re
+from contextlib import closing
 from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 import pytest
 
 import coordinator_service.app
 import coordinator_service.settings
+import coordinator_service.store
 import worker_service.app
 import worker_service.settings
+import worker_service.store
 
 TOP = Path(__file__).parent.parent
 PACKAGES = ("shared", "worker_service", "coordinator_service", "loadgen")
@@ -113,16 +117,35 @@ def test_every_file_is_in_the_code_map() -> None:
     assert missing == []
 
 
+def coordinators(directory: str) -> bytes:
+    settings = coordinator_service.settings.Settings.model_construct(data_dir=directory)
+    store = coordinator_service.store.open_store(settings)
+    assert store
+    app = coordinator_service.app.create_app(
+        settings, clock=lambda: 0.0, wall=lambda: 0.0, store=store
+    )
+    with closing(store.storage.db):
+        return app.coordinator.metrics.text()
+
+
+def workers(directory: str) -> bytes:
+    settings = worker_service.settings.Settings.model_construct(data_dir=directory)
+    store = worker_service.store.open_store(settings)
+    assert store
+    app = worker_service.app.create_app(settings, clock=lambda: 0.0, store=store)
+    with closing(store.storage.db):
+        text: bytes = app.state.worker.metrics.text()
+    return text
+
+
 @cache
 def exported() -> dict[str, str]:
-    """Of both services each metric and its type; what libraries add when one began is not ours."""
-    coordinator = coordinator_service.app.create_app(
-        coordinator_service.settings.Settings.model_construct(), clock=lambda: 0.0, wall=lambda: 0.0
-    ).coordinator
-    worker = worker_service.app.create_app(
-        worker_service.settings.Settings.model_construct(), clock=lambda: 0.0
-    ).state.worker
-    pages = coordinator.metrics.text() + worker.metrics.text()
+    """Of both services, which keep what they know, each metric and its type.
+
+    What libraries add when one began is not ours.
+    """
+    with TemporaryDirectory() as directory:
+        pages = coordinators(directory) + workers(directory)
     types = re.findall(r"^# TYPE (\w+) (\w+)$", pages.decode(), re.MULTILINE)
     return {name: kind for name, kind in types if not name.endswith("_created")}
 
