@@ -555,3 +555,46 @@ def test_a_directory_is_made_with_all_above_it(tmp_path: Path) -> None:
     for _ in range(2):
         made_durably(tmp_path / "a" / "b" / "c")
         assert (tmp_path / "a" / "b" / "c").is_dir()
+
+
+def test_an_empty_file_beside_a_log_is_corrupt_not_new(tmp_path: Path) -> None:
+    path = tmp_path / "some.sqlite"
+    path.touch()
+    path.with_name("some.sqlite-wal").write_bytes(b"some frames")
+    with pytest.raises(Unusable, match="it is empty, but its log is not"):
+        opened(path)
+
+
+def test_what_cannot_be_brought_to_the_disk_is_a_trouble_and_is_tried_again(path: Path) -> None:
+    async def story() -> None:
+        async with at_work(path, "interval") as storage:
+            failing_disk = sqlite3.OperationalError("disk I/O error")
+            with patch.object(storage, "_to_disk", side_effect=failing_disk):
+                await storage.write(note(b"in the log only"))
+                await until(lambda: has(lambda: storage.failures > 2), "it is tried again")
+            assert b"in the log only" not in path.read_bytes()
+            await until(lambda: has(lambda: b"log only" in path.read_bytes()), "it is home")
+            await until(lambda: has(lambda: storage.trouble is None), "all is well")
+
+    run(story())
+
+
+def test_a_bug_in_what_is_written_leaves_nobody_waiting(path: Path) -> None:
+    def bug(_: sqlite3.Connection) -> None:
+        raise OverflowError("too large for SQLite")
+
+    async def story() -> None:
+        async with at_work(path) as storage:
+            asked = [
+                storage.write(note("before")),
+                storage.write(bug),
+                storage.write(note("after")),
+            ]
+            for one in asked:
+                with pytest.raises(NotWritten, match="too large for SQLite"):
+                    await one
+            assert notes(storage) == []
+            await storage.write(note("later"))
+            assert notes(storage) == ["later"]
+
+    run(story())

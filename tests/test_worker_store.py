@@ -1,6 +1,7 @@
 """What a worker keeps: batches, digests, keys and names, through restarts and full disks."""
 
 import asyncio
+import logging
 import shutil
 import sqlite3
 from collections.abc import Callable, Coroutine
@@ -15,7 +16,7 @@ import pytest
 import worker_service.store as module
 from shared.digest import Digest
 from shared.protocol import Source
-from shared.serving.storage import PAGE, NotWritten, Unusable
+from shared.serving.storage import PAGE, NotWritten, Unusable, sealed
 from tests.cluster import Node, run, until
 from tests.exact import check_digest
 from tests.test_crashes import Crashing, story_of
@@ -355,20 +356,18 @@ def test_what_was_being_written_when_its_source_gave_way_is_not_taken_and_never_
         if fails:
             await until(lambda: has(lambda: rows_of(node, "batches") == 2), "it is written")
             failing(storage)
-        replaced = asyncio.create_task(node.worker.sources.replace(line))
+        node.worker.sources.news.set()  # the courier looks, and finds that it gave way
         if fails:
             await until(lambda: has(lambda: storage.failures > 1), "it cannot be forgotten")
             assert not asking.done()
             well_again(storage)
         check_problem(await asking, 503, "not_taken")
-        await replaced
         assert rows_of(node, "batches") == rows_of(node, "keys") == 0
         assert (await cluster.once(node, "two", 2)).json() == {"accepted": 1, "count": 1}
         await back(cluster)
         assert [one.digest.count for one in kept_by(cluster.nodes[0]).sources(0.01)] == [1]
 
-    with patch("worker_service.sources.INTERVAL_S", 0.01):
-        story_of(rng, tmp_path, story, workers=1)
+    story_of(rng, tmp_path, story, workers=1)
 
 
 def kept_by(node: Node) -> Store:
@@ -440,8 +439,8 @@ def test_a_named_worker_may_be_called_another_and_goes_on(
     story_of(rng, tmp_path, story, workers=1)
 
 
-def test_a_digest_keeps_the_rank_error_that_it_began_with(
-    rng: np.random.Generator, tmp_path: Path
+def test_a_digest_keeps_the_rank_error_that_it_began_with_and_says_so(
+    rng: np.random.Generator, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def story(cluster: Crashing) -> None:
         (node,) = cluster.nodes
@@ -456,6 +455,8 @@ def test_a_digest_keeps_the_rank_error_that_it_began_with(
         assert line.outbox.digest.rank_error_max == 0.0025
 
     story_of(rng, tmp_path, story, workers=1)
+    said = [one.getMessage() for one in caplog.records if one.levelno == logging.WARNING]
+    assert "a digest stays as coarse as it was when its source began" in said
 
 
 # What is corrupt
@@ -467,13 +468,21 @@ def spoil(tmp_path: Path, statement: str) -> None:
     store.storage.db.close()
 
 
+NOT_A_NUMBER = sealed(b"default", "none")[1]
+NOT_A_DIGEST = sealed(b"", f"{A.number:016x}", 1)[1]
 SPOILT = {
     "UPDATE batches SET data = zeroblob(length(data))": "a checksum does not match",
     "UPDATE digests SET data = zeroblob(length(data))": "a checksum does not match",
     "UPDATE sources SET count = count + 1": "stream default has not the values it had",
     "DELETE FROM batches": "stream default has not the values it had",
-    "UPDATE sources SET number = 'not a number'": "invalid literal for int",
-    "UPDATE digests SET data = x'', seal = 0": "not a digest",
+    "UPDATE sources SET number = 'not a number'": "a checksum does not match",
+    "UPDATE sources SET stream = 'another'": "a checksum does not match",
+    "UPDATE batches SET raw = raw + 1": "a checksum does not match",
+    "UPDATE digests SET raw = raw + 1": "a checksum does not match",
+    f"UPDATE sources SET number = 'none', seal = {NOT_A_NUMBER}": "invalid literal",  # noqa: S608
+    f"UPDATE digests SET data = x'', seal = {NOT_A_DIGEST}": "are not a digest",  # noqa: S608
+    "UPDATE keys SET key = 'another'": "a checksum does not match",
+    "UPDATE keys SET count = count + 1": "a checksum does not match",
 }
 
 
@@ -482,15 +491,15 @@ def test_what_is_not_what_was_written_is_corrupt(tmp_path: Path, statement: str,
     async def story(store: Store) -> None:
         digest = Digest(0.0005)
         digest.add(np.arange(5.0))
-        await store.append(A, np.arange(5.0), 1, None)
+        await store.append(A, np.arange(5.0), 1, Key("key", b"content"))
         await store.checkpoint(A, digest.to_bytes(), 1, store.last)
         await store.append(A, np.arange(5.0), 1, None)
 
     written(tmp_path, story).storage.db.close()
     spoil(tmp_path, statement)
     store = opened(tmp_path)
-    with pytest.raises(Unusable, match=rf"worker.sqlite is corrupt \(.*{flaw}"):
-        list(store.sources(0.0005))
+    with pytest.raises(Unusable, match=rf"worker.sqlite is corrupt \(.*({flaw})"):
+        list(store.sources(0.0005)), store.keys()
     store.storage.db.close()
 
 
@@ -520,4 +529,19 @@ def test_a_key_of_no_source_is_corrupt(tmp_path: Path) -> None:
     store = opened(tmp_path)
     with pytest.raises(Unusable, match="is corrupt"):
         store.keys()
+    store.storage.db.close()
+
+
+def test_a_checkpoint_of_a_source_that_was_forgotten_meanwhile_leaves_nothing(
+    tmp_path: Path,
+) -> None:
+    async def story(store: Store) -> None:
+        await store.append(A, np.arange(5.0), 1, None)
+        await store.forget(A, received=5)
+        await store.checkpoint(A, Digest(0.0005).to_bytes(), 1, store.last)
+
+    store = written(tmp_path, story)
+    for table in ("sources", "digests", "batches"):
+        found = store.storage.db.execute(f"SELECT count(*) FROM {table}")  # noqa: S608
+        assert found.fetchone() == (0,)
     store.storage.db.close()

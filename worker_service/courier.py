@@ -37,6 +37,7 @@ from shared.protocol import (
     unpack_response,
 )
 from shared.serving.logs import facts
+from shared.serving.storage import NotWritten
 from worker_service.metrics import Metrics
 from worker_service.settings import Settings
 from worker_service.sources import Clock, Line, Sources
@@ -166,8 +167,9 @@ class Courier:
         self._sources.planned = -math.inf
 
     def _wanted_at(self, line: Line) -> float:
-        due_at = line.outbox.due_at if line.outbox.flight is None else -math.inf
-        return max(due_at, self._rests_until(line))
+        outbox = line.outbox
+        at_once = outbox.flight is not None or outbox.outdated
+        return max(-math.inf if at_once else outbox.due_at, self._rests_until(line))
 
     def _rests_until(self, line: Line) -> float:
         return self._tries_of[line].until if line in self._tries_of else -math.inf
@@ -191,6 +193,9 @@ class Courier:
 
     async def _round(self) -> None:
         """Send what is wanted now, and bring back what came of it."""
+        for line in self._sources:
+            if line.outbox.outdated and self._rests_until(line) <= self._clock():
+                await self._replace(line)
         sending = await self._collected()
         if not sending:
             return
@@ -267,7 +272,7 @@ class Courier:
             self._refused(line, answer, tries)
             if answer.code == "conflict":
                 await line.give_way()
-                await self._replaced(line, "another process runs this source")
+                _log_end(line, "another process runs this source")
             return
         outbox = line.outbox
         flight = cast(Flight, outbox.flight)  # it was sent
@@ -279,21 +284,17 @@ class Courier:
         self._metrics.answered(flight, signed)
         log.info("delta signed" if signed else "delta not signed", extra=_facts(flight, answer))
         if outbox.outdated:
-            await self._replaced(line, "the coordinator knows more than is here")
+            _log_end(line, "the coordinator knows more than is here")
 
-    async def _replaced(self, line: Line, why: str) -> None:
-        """By a new source. What it had acknowledged, and no answer covers, is lost."""
-        outbox = line.outbox
-        what = facts(
-            stream=outbox.source.stream,
-            source=f"{outbox.source.number:016x}",
-            count=outbox.count,
-            lost_at_most=max(0, outbox.acknowledged - outbox.covered),
-        )
-        log.error("%s; a new source begins", why, extra=what)
-        await self._sources.replace(line)
-        del self._tries_of[line]
-        self._refusals.pop(line, None)
+    async def _replace(self, line: Line) -> None:
+        """By a new source, as soon as it is certain that no restart brings the old one back."""
+        try:
+            await self._sources.replace(line)
+        except NotWritten:
+            self._rest(self._tries_of[line])
+        else:
+            del self._tries_of[line]
+            self._refusals.pop(line, None)
 
     def _note_tries(self, tries: Tries, signed: bool) -> None:
         """A coordinator that forgot is told the whole at once, but not for ever."""
@@ -343,6 +344,18 @@ def _greeted(health: bytes) -> tuple[float, float]:
             return epsilon, heartbeat_s
         case _:
             raise Unreached("what listens there is no coordinator")
+
+
+def _log_end(line: Line, why: str) -> None:
+    """What it had acknowledged, and no answer covers, is lost."""
+    outbox = line.outbox
+    what = facts(
+        stream=outbox.source.stream,
+        source=f"{outbox.source.number:016x}",
+        count=outbox.count,
+        lost_at_most=max(0, outbox.acknowledged - outbox.covered),
+    )
+    log.error("%s; a new source begins", why, extra=what)
 
 
 def _facts(flight: Flight, receipt: Receipt) -> dict[str, Any]:

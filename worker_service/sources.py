@@ -13,24 +13,27 @@ batches for this stream queue up at the lock, in order.
 """
 
 import asyncio
+import logging
 import math
 import secrets
 from asyncio import Future
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
 from shared.digest import Digest
 from shared.outbox import NotTaken, Outbox
 from shared.protocol import Receipt, Source
-from shared.serving.storage import INTERVAL_S, NotWritten
+from shared.serving.logs import facts
+from shared.serving.storage import NotWritten
 from shared.values import Floats
 from worker_service.settings import Settings
 from worker_service.store import ENTRY_BYTES, Kept, Key, Store, checkpoint_due
 
 Told = TypeVar("Told")
 Clock = Callable[[], float]
+
+log = logging.getLogger("worker")
 
 LARGE = 32_768  # values: a larger batch is taken in a thread
 
@@ -215,13 +218,10 @@ class Line:
             self.outbox.give_way()
 
     async def forgotten(self) -> None:
-        """No restart brings it back. Nothing else goes on before that is certain."""
-        while self._store is not None:
+        """No restart brings it back; or `NotWritten`."""
+        if self._store is not None:
             received = max(self.restored, self.outbox.acknowledged)
-            with suppress(NotWritten):
-                await self._store.forget(self.outbox.source, received=received)
-                return
-            await asyncio.sleep(INTERVAL_S)
+            await self._store.forget(self.outbox.source, received=received)
 
     def give_up(self) -> None:
         why = NotTaken("this source gave way to a new one")
@@ -298,6 +298,9 @@ class Sources:
         return Line(outbox, self._clock, self._store)
 
     def _restored(self, kept: Kept) -> Line:
+        if kept.digest.rank_error_max > self._digest_rank_error:
+            what = facts(stream=kept.stream, rank_error=kept.digest.rank_error_max)
+            log.warning("a digest stays as coarse as it was when its source began", extra=what)
         source = Source(self.worker, kept.stream, kept.number)
         outbox = self._outbox(source, kept.digest, raw=kept.raw)
         return Line(outbox, self._clock, self._store, logged=kept.logged)
@@ -315,7 +318,7 @@ class Sources:
         )
 
     async def replace(self, line: Line) -> None:
-        """A new source in place of one whose numbers are used up."""
+        """A new source in place of one whose numbers are used up, and that is forgotten first."""
         await line.forgotten()
         stream = line.outbox.source.stream
         new = self._lines[stream] = self._new(stream)

@@ -55,13 +55,14 @@ ENTRY_BYTES = 64  # what a batch takes beside its values
 PART = 2**20  # values in one entry of the log, at most, since SQLite's blobs end at 1 GB
 TABLES = """
 CREATE TABLE worker (name TEXT);
-CREATE TABLE sources (number TEXT PRIMARY KEY, stream TEXT UNIQUE, count INTEGER);
+CREATE TABLE sources (number TEXT PRIMARY KEY, stream TEXT UNIQUE, seal INTEGER, count INTEGER);
 CREATE TABLE digests (number TEXT PRIMARY KEY, raw INTEGER, data BLOB, seal INTEGER);
 CREATE TABLE batches (id INTEGER PRIMARY KEY, number TEXT, raw INTEGER, data BLOB, seal INTEGER);
 CREATE INDEX batches_of ON batches (number);
-CREATE TABLE keys (id INTEGER PRIMARY KEY, key TEXT UNIQUE, content BLOB, number TEXT,
-    accepted INTEGER, count INTEGER)
+CREATE TABLE keys (id INTEGER PRIMARY KEY, key TEXT UNIQUE, number TEXT, accepted INTEGER,
+    count INTEGER, content BLOB, seal INTEGER)
 """
+KEY = "key, number, accepted, count, content, seal"
 NEWEST = "SELECT coalesce(max(id), 0) FROM batches"
 
 
@@ -112,8 +113,9 @@ class Store:
     def sources(self, digest_rank_error: float) -> Iterator[Kept]:
         """Each as it was when the last batch was written down."""
         with usable(self._path):
-            found = self._db.execute("SELECT number, stream, count FROM sources").fetchall()
-            for number, stream, count in found:
+            found = self._db.execute("SELECT number, stream, seal, count FROM sources").fetchall()
+            for number, stream, seal, count in found:
+                unsealed(self._path, stream.encode(), seal, number)
                 kept = self._kept(number, stream, digest_rank_error)
                 if kept.digest.count != count:
                     raise corrupt(self._path, f"stream {stream} has not the values it had")
@@ -125,11 +127,11 @@ class Store:
         for raw_, data, seal in self._db.execute(
             "SELECT raw, data, seal FROM digests WHERE number = ?", of
         ):
-            digest, raw = self._digest(unsealed(self._path, data, seal)), raw_
+            digest, raw = self._digest(unsealed(self._path, data, seal, number, raw_)), raw_
         for raw_, data, seal in self._db.execute(
             "SELECT raw, data, seal FROM batches WHERE number = ? ORDER BY id", of
         ):
-            digest.add(np.frombuffer(unsealed(self._path, data, seal), "<f8"))
+            digest.add(np.frombuffer(unsealed(self._path, data, seal, number, raw_), "<f8"))
             raw, logged = raw + raw_, logged + ENTRY_BYTES + len(data)
         return Kept(stream, int(number, 16), digest, raw, logged)
 
@@ -142,13 +144,13 @@ class Store:
     def keys(self) -> list[KeptKey]:
         """The last of them, in their order."""
         with usable(self._path):
-            found = self._db.execute(
-                "SELECT key, content, number, accepted, count FROM keys ORDER BY id"
-            ).fetchall()
-            return [
-                KeptKey(Key(key, content), int(number, 16), accepted, count)
-                for key, content, number, accepted, count in found[-self._keys_max :]
-            ]
+            found = self._db.execute(f"SELECT {KEY} FROM keys ORDER BY id").fetchall()  # noqa: S608
+            return [self._key(entry) for entry in found[-self._keys_max :]]
+
+    def _key(self, entry: tuple[str, str, int, int, bytes, int]) -> KeptKey:
+        key, number, accepted, count, content, seal = entry
+        unsealed(self._path, content, seal, key, number, accepted, count)
+        return KeptKey(Key(key, content), int(number, 16), accepted, count)
 
     def append(self, source: Source, values: Floats, raw: int, key: Key | None) -> Future[None]:
         """Write a batch down, with its key."""
@@ -159,8 +161,8 @@ class Store:
         def work(db: sqlite3.Connection) -> None:
             count = _counted(db, number, source.stream, len(values))
             for at, part in enumerate(parts):
-                data, seal = sealed(part.astype("<f8", copy=False).data)
-                entry = (first + at, number, 0 if at else raw, data, seal)
+                sent, data = 0 if at else raw, part.astype("<f8", copy=False).data
+                entry = (first + at, number, sent, *sealed(data, number, sent))
                 db.execute("INSERT INTO batches VALUES (?, ?, ?, ?, ?)", entry)
             if key is not None:
                 self._remember(db, key, number, len(values), count)
@@ -175,22 +177,21 @@ class Store:
     def _remember(
         self, db: sqlite3.Connection, key: Key, number: str, accepted: int, count: int
     ) -> None:
-        fields = "key, content, number, accepted, count"
-        entry = (key.name, key.content, number, accepted, count)
-        db.execute(f"INSERT OR REPLACE INTO keys ({fields}) VALUES (?, ?, ?, ?, ?)", entry)  # noqa: S608
+        about = (key.name, number, accepted, count)
+        entry = (*about, *sealed(key.content, *about))
+        db.execute(f"INSERT OR REPLACE INTO keys ({KEY}) VALUES (?, ?, ?, ?, ?, ?)", entry)  # noqa: S608
         oldest = "SELECT max(id) - ? FROM keys"
         db.execute(f"DELETE FROM keys WHERE id <= ({oldest})", (self._keys_max,))  # noqa: S608
 
     def checkpoint(self, source: Source, digest: bytes, raw: int, last: int) -> Future[None]:
         """Write down a digest that covers the batches up to this entry, and drop those."""
         number = f"{source.number:016x}"
-        data, seal = sealed(digest)
+        entry = (number, raw, *sealed(digest, number, raw))
 
         def work(db: sqlite3.Connection) -> None:
-            db.execute(
-                "INSERT OR REPLACE INTO digests VALUES (?, ?, ?, ?)", (number, raw, data, seal)
-            )
-            db.execute("DELETE FROM batches WHERE number = ? AND id <= ?", (number, last))
+            if db.execute("SELECT 1 FROM sources WHERE number = ?", (number,)).fetchone():
+                db.execute("INSERT OR REPLACE INTO digests VALUES (?, ?, ?, ?)", entry)
+                db.execute("DELETE FROM batches WHERE number = ? AND id <= ?", (number, last))
 
         return self.storage.write(work)
 
@@ -213,7 +214,8 @@ class Store:
 def _counted(db: sqlite3.Connection, number: str, stream: str, more: int) -> int:
     found = db.execute("SELECT count FROM sources WHERE number = ?", (number,)).fetchone()
     if found is None:
-        db.execute("INSERT INTO sources VALUES (?, ?, ?)", (number, stream, more))
+        _, seal = sealed(stream.encode(), number)
+        db.execute("INSERT INTO sources VALUES (?, ?, ?, ?)", (number, stream, seal, more))
         return more
     db.execute("UPDATE sources SET count = count + ? WHERE number = ?", (more, number))
     return int(found[0]) + more

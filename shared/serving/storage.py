@@ -10,9 +10,10 @@ asked for while it is busy goes into its next transaction, in the order in which
 and resumes in that order once that is committed. So those who are in a hurry share what it costs.
 
 *One sentence for what is wrong.* At the start it ends the process: `Unusable`. Later it is what is
-answered to a request that could not be written down: `NotWritten`; then nothing of it was. A file
-may turn out to be somebody else's, of another version, or corrupt: blobs bear a checksum, as SQLite
-has none for what it holds.
+answered to a request that could not be written down: `NotWritten`; then nothing of it was, unless
+the disk failed in the very commit: then a restart may find all of it, or nothing. A file may turn
+out to be somebody else's, of another version, or corrupt: blobs bear a checksum, of themselves and
+of what stands beside them, as SQLite has none.
 
 *A home.* A directory that was copied must be told from the original, as both may be in use. So the
 file remembers where it is, by the device, the inode, and the boot of the machine; and wherever it
@@ -74,13 +75,13 @@ class InUse(Unusable):
 class NotWritten(Exception):
     """Nothing of this was written down; `full` if that is for want of room."""
 
-    def __init__(self, error: sqlite3.Error) -> None:
+    def __init__(self, error: Exception) -> None:
         self.full = name_of(error) == "SQLITE_FULL"
         what = "its disk is full" if self.full else f"its file cannot be written: {error}"
         super().__init__(f"nothing is kept now: {what}")
 
 
-def name_of(error: sqlite3.Error) -> str:
+def name_of(error: Exception) -> str:
     """As `SQLITE_FULL`, without what SQLite adds to tell one cause from another."""
     name: str = getattr(error, "sqlite_errorname", "")
     return "_".join(name.split("_")[:2])
@@ -99,6 +100,7 @@ class Storage:
         self._synced = 0
         with usable(path):
             made_durably(path.parent)
+            _check_whole(path)
             if path.exists() and not os.access(path, os.W_OK):
                 raise unwritable(path, "permission denied")  # to lock it would be an I/O error
             self.db = self._opened()
@@ -212,9 +214,8 @@ class Storage:
         works = [work for work, _ in group]
         try:
             told = await self._in_thread(self._committed, works)
-        except sqlite3.Error as error:
-            why = NotWritten(error)
-            self._failed(why, error)
+        except Exception as error:  # whatever it is, nobody is left waiting
+            why = self._failed(error)
             for _, future in group:
                 if not future.done():
                     future.set_exception(why)
@@ -240,11 +241,13 @@ class Storage:
         if spare > 0:
             self.db.executescript(f"PRAGMA incremental_vacuum({spare})")  # `execute` frees but one
 
-    def _failed(self, why: NotWritten, error: sqlite3.Error) -> None:
+    def _failed(self, error: Exception) -> NotWritten:
         self.failures += 1
         if self.trouble is None:
-            log.error("not written", extra=facts(file=str(self.path), why=str(error)))
+            log.error("not written", extra=facts(file=str(self.path), why=repr(error)))
+        why = NotWritten(error)
         self.trouble = str(why)
+        return why
 
     def _succeeded(self) -> None:
         self.commits += 1
@@ -258,10 +261,17 @@ class Storage:
             await asyncio.sleep(INTERVAL_S)
             if self.trouble is not None:
                 await asyncio.wait([self.write(_tended)])
-            elif self._fsync == "interval" and self._synced != self.commits:
-                self._synced = self.commits
-                with suppress(sqlite3.Error):  # the next commit meets it again, and says so
-                    await self._in_thread(self._to_disk)
+            if self._fsync == "interval" and self._synced != self.commits:
+                await self._sync()
+
+    async def _sync(self) -> None:
+        commits = self.commits
+        try:
+            await self._in_thread(self._to_disk)
+        except sqlite3.Error as error:
+            self._failed(error)
+        else:
+            self._synced = commits
 
     def _to_disk(self) -> None:
         self.db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
@@ -269,11 +279,7 @@ class Storage:
     @property
     def bytes(self) -> int:
         """How large the file is, and its log."""
-        return sum(
-            path.stat().st_size
-            for path in (self.path, self.path.with_name(self.path.name + "-wal"))
-            if path.exists()
-        )
+        return _size(self.path) + _size(_log_of(self.path))
 
     async def close(self) -> None:
         """After all that was asked for."""
@@ -304,6 +310,21 @@ def or_leave() -> Iterator[None]:
     except Unusable as error:
         log.critical("%s", error)
         raise SystemExit(1) from None
+
+
+def _log_of(path: Path) -> Path:
+    """SQLite's own."""
+    return path.with_name(path.name + "-wal")
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def _check_whole(path: Path) -> None:
+    """SQLite would take what is empty for new, and drop the log."""
+    if _size(_log_of(path)) and not _size(path):
+        raise corrupt(path, "it is empty, but its log is not")
 
 
 def _number(db: sqlite3.Connection, pragma: str) -> int:
@@ -352,13 +373,13 @@ def corrupt(path: Path, flaw: str) -> Unusable:
     return Unusable(f"{what}, without what it holds")
 
 
-def sealed(data: bytes | memoryview) -> tuple[bytes | memoryview, int]:
-    """With its checksum; the two columns of a blob."""
-    return data, zlib.crc32(data)
+def sealed(data: bytes | memoryview, *about: str | int) -> tuple[bytes | memoryview, int]:
+    """A blob with its checksum, which is of what stands beside it, too."""
+    return data, zlib.crc32(data, zlib.crc32(repr(about).encode()))
 
 
-def unsealed(path: Path, data: bytes, seal: int) -> bytes:
-    if zlib.crc32(data) != seal:
+def unsealed(path: Path, data: bytes, seal: int, *about: str | int) -> bytes:
+    if sealed(data, *about)[1] != seal:
         raise corrupt(path, "a checksum does not match")
     return data
 
