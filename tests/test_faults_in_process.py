@@ -249,7 +249,7 @@ def test_a_coordinator_that_lost_its_memory_says_so_until_all_have_told_it_again
             assert (told["count"], told["complete"]) == (0, False)
             await all_posting(cluster, 3)
             await all_is_counted(cluster)
-            assert await cluster.are_all_live()
+            await until(cluster.are_all_live, "nobody is missed")
             assert await cluster.coordinator.status("/ready") == 200
 
     run(story())
