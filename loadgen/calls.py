@@ -21,7 +21,7 @@ from loadgen.words import legible
 
 DEFAULT = "default"  # the stream that nobody need name
 VALUES, OK, ACCEPTED = "/values", 200, 202
-PASSES = {408, 429, 502, 503, 504}  # what says: try again
+PASSES = {408, 429, 502, 503, 504, 507}  # what says: try again
 REQUEST_S_MAX = 20.0  # a 202 may wait for a signature, but not for ever
 PATIENCE_S = 60.0  # for all tries of one request
 MEET_S = 2.0  # for all tries to meet somebody who may not be there at all
