@@ -26,7 +26,8 @@ from shared.serving.logs import as_of
 
 Clock = Callable[[], float]
 Rendered = Callable[[], bytes]
-STREAMS_MAX = 1000  # whose medians are kept as bytes
+STREAMS_MAX = 1000  # whose medians are kept as bytes: those made last
+REST_S_MAX = 0.25  # a process may have stood still while it made one
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,9 @@ class Answers:
         found = self._found(answer)
         fields = {"stream": stream, "median": found.pop("value")} | found | self._fields(answer)
         body, done = as_json(fields), self._clock()
-        kept = Kept(stream, body, changes, answer.until, now, done + (done - now))
+        rests_until = done + min(done - now, REST_S_MAX)
+        kept = Kept(stream, body, changes, answer.until, now, rests_until)
+        self._kept.pop(stream, None)
         self._kept[stream] = kept
         if len(self._kept) > STREAMS_MAX:
             del self._kept[next(iter(self._kept))]

@@ -43,8 +43,8 @@ So what a row covers stays covered. *Proof.* A row covers a prefix of what was t
 A copy takes no value before its first signature, when the row bears its home, and from then on only
 copies of that one are accepted. So as long as the row bears h, whoever has h among his homes before
 has taken nothing since: what he has is a prefix of what was taken at h. A whole that covers no less
-than the row then covers all that the row does. (A directory that is put back as it once was is
-another, and has another home.) []
+than the row then covers all that the row does. (A directory that is put back as it once was,
+as new files, is another, and has another home.) []
 
 Nor is a copy refused for good where it is alone. *Proof.* Two deltas came after the claim. The
 second was drawn on the mark that the first one made, so by one who had read a receipt that is

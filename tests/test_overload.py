@@ -17,7 +17,7 @@ import msgpack
 import numpy as np
 import pytest
 
-from coordinator_service.answers import Answers
+from coordinator_service.answers import REST_S_MAX, Answers
 from shared.ledger import Ledger
 from shared.protocol import Receipt
 from shared.serving.bodies import DROPPED_MAX
@@ -161,9 +161,8 @@ def test_a_full_worker_still_says_how_it_is(rng: np.random.Generator) -> None:
             assert await node.status(path) == 200, path
         check_shed(await post(node, 1))
         assert await node.metric("median_worker_work_requests") == 3
-        flush = asyncio.create_task(node.client.post("/flush"))
+        check_shed(await node.client.post("/flush"))  # as it would wait, too
         node.way_out.weather = CALM
-        assert (await flush).json() == {"streams": {"default": 15}}
         assert [(await one).status_code for one in posts] == [202] * 3
 
     one_worker(rng, story, **SMALL)
@@ -482,7 +481,32 @@ def test_an_answer_rests_as_long_as_it_took_and_covers_all_that_came_before_its_
     with (
         patch.object(ledger, "answer", slow),
         patch("coordinator_service.answers.sleep", time.sleep),
+        patch("coordinator_service.answers.REST_S_MAX", 1.0),
     ):
+        asyncio.run(story())
+
+
+def test_a_coordinator_that_stood_still_while_it_made_an_answer_answers_soon_after() -> None:
+    """Stopped, frozen, or asleep for an hour, in the middle of making one."""
+    time, outbox = Time(), an_outbox()
+    ledger = Ledger(0.05, number=1, now=0.0, heartbeat_s=60.0)
+    answers = Answers(ledger, clock=lambda: time.now, wall=lambda: 0.0)
+    made = ledger.answer
+
+    def slept(*given: Any, **by_name: Any) -> Any:
+        time.now += 3600.0
+        return made(*given, **by_name)
+
+    async def story() -> None:
+        with patch.object(ledger, "answer", slept):
+            await answers.median("default")
+        ledger.judge(cut(outbox, 1), now=time.now)
+        since = time.now
+        time.go.set()
+        await answers.median("default")
+        assert time.now - since <= REST_S_MAX
+
+    with patch("coordinator_service.answers.sleep", time.sleep):
         asyncio.run(story())
 
 

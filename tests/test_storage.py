@@ -202,12 +202,14 @@ class Trouble(NamedTuple):
 
 
 TROUBLES = {
-    "full": Trouble(full, roomy, True, "nothing is kept now: its disk is full"),
+    "full": Trouble(
+        full, roomy, True, "nothing can be written down now: the disk of the data directory is full"
+    ),
     "failing": Trouble(
         failing,
         well_again,
         False,
-        "nothing is kept now: its file cannot be written: attempt to write a readonly database",
+        "nothing can be written down now: attempt to write a readonly database",
     ),
 }
 
@@ -224,12 +226,12 @@ def test_what_cannot_be_written_takes_nothing_says_so_and_goes_on_by_itself(
             trouble.begins(storage)
             held = Held()
             await held.hold(storage)
-            small, large = storage.write(note("small")), storage.write(note(bytes(50 * PAGE)))
-            nobody = storage.write(note("nobody waits"))
+            some, more = (storage.write(note(bytes(pages * PAGE))) for pages in (40, 50))
+            nobody = storage.write(note(bytes(60 * PAGE)))
             nobody.cancel()
             await held.release()
-            for future in (small, large):
-                with pytest.raises(NotWritten, match="nothing is kept now") as told:
+            for future in (some, more):
+                with pytest.raises(NotWritten, match="nothing can be written down now") as told:
                     await future
                 assert (told.value.full, str(told.value)) == (trouble.full, trouble.sentence)
             assert notes(storage) == ["before"]
@@ -481,7 +483,9 @@ def test_a_page_that_contradicts_itself_is_corrupt(path: Path) -> None:
     data = bytearray(path.read_bytes())
     data[at[0] + 4] ^= 1  # of the page's header: how many cells there are
     path.write_bytes(data)
-    with pytest.raises(Unusable, match=r"is corrupt \(.*\): bring back a copy, or move it away"):
+    with pytest.raises(
+        Unusable, match=r"is corrupt \(.*\): bring back a copy of its directory, or move that away"
+    ):
         opened(path)
 
 
@@ -579,22 +583,83 @@ def test_what_cannot_be_brought_to_the_disk_is_a_trouble_and_is_tried_again(path
     run(story())
 
 
+def test_who_comes_with_what_does_not_fit_is_written_all_the_same(path: Path) -> None:
+    async def story() -> None:
+        async with at_work(path) as storage:
+            full(storage)
+            held = Held()
+            await held.hold(storage)
+            fits, does_not = storage.write(note("fits")), storage.write(note(bytes(50 * PAGE)))
+            await held.release()
+            with pytest.raises(NotWritten):
+                await does_not
+            assert await fits == 1
+            assert notes(storage) == ["fits"]
+
+    run(story())
+
+
+def test_what_fails_in_the_commit_itself_is_not_called_refused(path: Path) -> None:
+    """Its frames may be in the log, and a restart find them."""
+
+    class Failing:
+        def __init__(self, db: sqlite3.Connection) -> None:
+            self._db = db
+
+        def execute(self, statement: str, *given: Any) -> sqlite3.Cursor:
+            done = self._db.execute(statement if statement != "COMMIT" else "ROLLBACK", *given)
+            if statement == "COMMIT":
+                raise sqlite3.OperationalError("disk I/O error")
+            return done
+
+    async def story() -> None:
+        async with at_work(path) as storage:
+            held = Held()
+            await held.hold(storage)
+            asked = [storage.write(note("one")), storage.write(note("two"))]
+            with patch.object(storage, "db", Failing(storage.db)):
+                await held.release()
+                for one in asked:
+                    with pytest.raises(NotWritten, match="disk I/O error") as told:
+                        await one
+                    assert told.value.unsure
+            assert await storage.write(note("three")) == 1
+
+    run(story())
+
+
+def test_a_commit_that_does_not_end_is_a_trouble(path: Path) -> None:
+    async def story() -> None:
+        async with at_work(path) as storage:
+            held = Held()
+            with patch.object(module, "SLOW_S", 0.01):
+                await held.hold(storage)
+                await until(lambda: has(lambda: storage.trouble is not None), "it is slow")
+                assert "at one commit for" in str(storage.trouble)
+                await held.release()
+                assert storage.trouble is None
+
+    run(story())
+
+
+def test_a_home_that_is_none_is_corrupt(path: Path) -> None:
+    storage = opened(path)
+    storage.db.execute("UPDATE homes SET number = -1")
+    storage.db.close()
+    with pytest.raises(Unusable, match="it has a home that is none"):
+        opened(path)
+
+
 def test_a_bug_in_what_is_written_leaves_nobody_waiting(path: Path) -> None:
     def bug(_: sqlite3.Connection) -> None:
         raise OverflowError("too large for SQLite")
 
     async def story() -> None:
         async with at_work(path) as storage:
-            asked = [
-                storage.write(note("before")),
-                storage.write(bug),
-                storage.write(note("after")),
-            ]
-            for one in asked:
-                with pytest.raises(NotWritten, match="too large for SQLite"):
-                    await one
-            assert notes(storage) == []
-            await storage.write(note("later"))
-            assert notes(storage) == ["later"]
+            before, wrong, after = map(storage.write, (note("before"), bug, note("after")))
+            with pytest.raises(NotWritten, match="too large for SQLite"):
+                await wrong
+            assert [await before, await after] == [1, 2]
+            assert notes(storage) == ["before", "after"]
 
     run(story())

@@ -15,14 +15,18 @@ import pytest
 
 import worker_service.store as module
 from shared.digest import Digest
+from shared.outbox import NotTaken
 from shared.protocol import Source
-from shared.serving.storage import PAGE, NotWritten, Unusable, sealed
+from shared.serving.storage import PAGE, NotWritten, Unsure, Unusable, sealed
+from shared.values import Floats
 from tests.cluster import Node, run, until
 from tests.exact import check_digest
 from tests.test_crashes import Crashing, story_of
 from tests.test_storage import TROUBLES, Held, Trouble, failing, well_again
 from tests.test_worker_app import check_problem, is_ready
+from worker_service.app import UNSURE
 from worker_service.settings import Settings
+from worker_service.sources import Batch, Sources
 from worker_service.store import KeptKey, Key, Store, open_store
 
 A, B = Source("w", "default", 0xA), Source("w", "other", 2**64 - 1)
@@ -260,10 +264,10 @@ def test_a_batch_that_cannot_be_written_is_not_taken_and_may_be_sent_again(
         values = np.arange(5000.0)
         for _ in range(2):
             response = await cluster.once(node, "one", *values)
-            assert "nothing is kept now: its" in check_problem(response, *trouble.answer)
+            assert "nothing can be written down now: " in check_problem(response, *trouble.answer)
             assert response.headers["retry-after"] == "1"
         ready = await node.client.get("/ready")
-        assert "nothing is kept now: its" in check_problem(ready, 503, "not_ready")
+        assert "nothing can be written down now: " in check_problem(ready, 503, "not_ready")
         assert await node.metric("median_worker_storage_failures_total") >= 2
         told = await node.json("/median")
         assert told["count"] == 1
@@ -290,10 +294,10 @@ def test_a_checkpoint_that_cannot_be_written_is_tried_again_with_the_next_batch(
         refused.set_exception(NotWritten(sqlite3.OperationalError("for a test")))
         with patch.object(store, "checkpoint", return_value=refused) as checkpoint:
             assert (await cluster.post(node, rng.normal(size=3000))).status_code == 202
-            checkpoint.assert_called_once()
+            await until(lambda: has(lambda: checkpoint.called), "it was tried")
         assert digests(store) == 0
         assert (await cluster.post(node, [1.0])).status_code == 202
-        assert digests(store) == 1
+        await until(lambda: has(lambda: digests(store) == 1), "it is written down")
         await cluster.restart_worker("w1")
         await cluster.flush()
         await cluster.check_the_end()
@@ -545,3 +549,107 @@ def test_a_checkpoint_of_a_source_that_was_forgotten_meanwhile_leaves_nothing(
         found = store.storage.db.execute(f"SELECT count(*) FROM {table}")  # noqa: S608
         assert found.fetchone() == (0,)
     store.storage.db.close()
+
+
+# When what is written down and what is here part
+
+
+def test_a_batch_that_fails_after_it_was_written_ends_the_process_and_a_restart_has_it(
+    rng: np.random.Generator, tmp_path: Path
+) -> None:
+    async def story(cluster: Crashing) -> None:
+        (node,) = cluster.nodes
+        await cluster.post(node, [1.0])
+        line = node.worker.sources.line("default")
+        assert line is not None
+        add = line.outbox.add
+
+        def failing(values: Floats, **how: Any) -> int:
+            if len(values) == 7:
+                raise MemoryError
+            return add(values, **how)
+
+        with patch.object(line.outbox, "add", failing):
+            large = asyncio.create_task(cluster.post(node, rng.normal(size=5000)))
+            some = rng.normal(size=7)
+            with pytest.raises(MemoryError):
+                await cluster.post(node, some, "default", **{"idempotency-key": "k"})
+            await until(lambda: has(lambda: node.failed == ["courier"]), "it ends")
+            await large
+        assert digests(kept_by(node)) == 0  # no digest of less than what was written down
+        node = await back(cluster)
+        again = await cluster.once(node, "k", *some)
+        assert again.json()["accepted"] == 7
+        cluster.truth.acknowledged[node.name, "default"] += 7
+        await cluster.flush()
+        await cluster.check_the_end()
+
+    story_of(rng, tmp_path, story, workers=1)
+
+
+def test_who_gives_way_while_a_checkpoint_begins_leaves_neither_a_digest_nor_who_waits(
+    tmp_path: Path,
+) -> None:
+    async def story() -> None:
+        store = opened(tmp_path)
+        sources = Sources("w", settings(tmp_path), clock=lambda: 0.0, store=store)
+        adding = asyncio.Event()
+
+        async def in_thread(work: Any, *given: Any) -> Any:
+            adding.set()
+            await asyncio.sleep(0.05)  # as a large batch takes
+            return work(*given)
+
+        with patch("worker_service.sources.in_thread", in_thread):
+            taking = asyncio.create_task(sources.take("s", Batch(np.arange(200_000.0), 1)))
+            await adding.wait()
+            line = sources.line("s")
+            assert line is not None
+            await line.give_way()
+            await sources.replace(line)
+            with pytest.raises(NotTaken, match="gave way"):
+                await taking
+            with pytest.raises(NotTaken, match="gave way"):
+                await line.acknowledged(200_000)
+        await store.settled()
+        assert digests(store) == 0
+        await store.storage.close()
+
+    run(story())
+
+
+def test_a_repeat_of_what_was_taken_is_never_told_that_it_was_not(
+    rng: np.random.Generator, tmp_path: Path
+) -> None:
+    """Its `202` was lost. If it were told so, its client would send it to another worker."""
+
+    async def story(cluster: Crashing) -> None:
+        (node,) = cluster.nodes
+        first = await cluster.once(node, "k", 1)
+        assert first.status_code == 202
+        await cluster.start_coordinator(epsilon=0.02)  # digests are too coarse for that
+
+        async def is_refused() -> bool:
+            return await node.metric("median_worker_refused_deltas_total") > 0
+
+        await until(is_refused, "it is refused")
+        assert (await cluster.once(node, "k", 1)).json() == first.json()
+        check_problem(await cluster.once(node, "another", 1), 503, "not_taken")
+        check_problem(await cluster.post(node, [1.0]), 503, "not_taken")
+
+    story_of(rng, tmp_path, story, workers=1)
+
+
+def test_whether_a_batch_that_failed_in_its_commit_counts_is_left_open(
+    rng: np.random.Generator, tmp_path: Path
+) -> None:
+    async def story(cluster: Crashing) -> None:
+        (node,) = cluster.nodes
+        unsure = asyncio.get_running_loop().create_future()
+        unsure.set_exception(NotWritten(Unsure("disk I/O error")))
+        with patch.object(kept_by(node), "append", return_value=unsure):
+            refused = await cluster.post(node, [1.0])
+        sentence = check_problem(refused, 503, "not_acknowledged")
+        assert sentence.endswith("disk I/O error: " + UNSURE)
+
+    story_of(rng, tmp_path, story, workers=1)

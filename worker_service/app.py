@@ -38,6 +38,7 @@ from worker_service.store import Key, Store
 # Bytes: a larger body is decoded in a thread, as it may take 3 ms; or much less, being packed.
 LARGE_BODY, LARGE_OCTETS, OCTETS = 2**14, 2**17, "application/octet-stream"
 AGAIN = "send it again with the same Idempotency-Key, and it counts once"
+UNSURE = f"this may be counted or not; {AGAIN}"
 
 log = logging.getLogger("worker")
 
@@ -141,7 +142,11 @@ def problems() -> Iterator[None]:
     except NotTaken as error:
         raise Problem(503, "not_taken", str(error), headers={"retry-after": "1"}) from None
     except NotWritten as error:
-        raise not_written(error) from None
+        raise not_acknowledged(str(error)) if error.unsure else not_written(error) from None
+
+
+def not_acknowledged(why: str, so: str = UNSURE) -> Problem:
+    return Problem(503, "not_acknowledged", f"{why}: {so}", headers={"retry-after": "1"})
 
 
 class Worker:
@@ -182,8 +187,8 @@ class Worker:
                 await self.courier.goodbye(s_max=self.settings.goodbye_s_max)
 
     async def take(self, request: Request, stream: str, key: str | None) -> Accepted:
-        if reason := self.courier.hopeless(stream):
-            raise NotTaken(reason)
+        if key is None:
+            self._check_hope(stream)
         with self.room.place() as place, Watch(request) as watch:
             batch = await self._read(request, place, stream, key)
             try:
@@ -191,10 +196,9 @@ class Worker:
                     taken = await self._taken(stream, batch, place, watch)
                     await self.sources.received(stream, taken)
             except TimeoutError:
-                raise self._not_signed(f"this may be counted or not; {AGAIN}") from None
+                raise self._too_late(UNSURE) from None
             except asyncio.CancelledError:  # by the server, which stops; or nobody is there to read
-                what = f"this worker stops now, unsigned: this may be counted or not; {AGAIN}"
-                raise Problem(503, "not_acknowledged", what) from None
+                raise not_acknowledged("this worker stops now, unsigned") from None
         return Accepted(accepted=taken.accepted, count=taken.count)
 
     async def _taken(self, stream: str, batch: Batch, place: Place, watch: Watch) -> Taken:
@@ -217,7 +221,13 @@ class Worker:
             waits()
 
         with place:
+            self._check_hope(stream)
             return await self.sources.take(stream, batch, handed_over)
+
+    def _check_hope(self, stream: str) -> None:
+        """Not asked for a repeat: what was taken once is never told that it was not."""
+        if reason := self.courier.hopeless(stream):
+            raise NotTaken(reason)
 
     async def _read(self, request: Request, place: Place, stream: str, name: str | None) -> Batch:
         """Its values, and if it is keyed, a hash of all that it says."""
@@ -234,17 +244,19 @@ class Worker:
         place.hold(values.nbytes)
         return Batch(values, len(body), None if name is None else Key(name, content))
 
-    def _not_signed(self, so: str) -> Problem:
-        what = f"the coordinator did not sign within {self.settings.answer_s_max:g} s: {so}"
-        return Problem(503, "not_acknowledged", what, headers={"retry-after": "1"})
+    def _too_late(self, so: str) -> Problem:
+        unsigned = f"the coordinator did not sign within {self.settings.answer_s_max:g} s"
+        return not_acknowledged((self.store and self.store.storage.trouble) or unsigned, so)
 
-    async def flush(self, stream: str | None) -> Flushed:
+    async def flush(self, request: Request, stream: str | None) -> Flushed:
         lines = list(self.sources) if stream is None else [self.line(stream)]
-        try:
-            async with asyncio.timeout(self.settings.answer_s_max):
-                counts = await asyncio.gather(*map(self.sources.flush, lines))
-        except TimeoutError:
-            raise self._not_signed("it will be told as soon as it can be") from None
+        with self.room.place(), Watch(request) as watch:
+            watch.begin()
+            try:
+                async with asyncio.timeout(self.settings.answer_s_max):
+                    counts = await asyncio.gather(*map(self.sources.flush, lines))
+            except TimeoutError:
+                raise self._too_late("it will be told as soon as it can be") from None
         names = [line.outbox.source.stream for line in lines]
         return Flushed(streams=dict(zip(names, counts, strict=True)))
 
@@ -355,12 +367,14 @@ def routes(worker: Worker) -> APIRouter:
     @router.post(
         "/flush",
         dependencies=[only("stream")],
-        responses=responses(_404=UNKNOWN, _422=NO_NAME, _503="not signed in time"),
+        responses=responses(
+            _404=UNKNOWN, _422=NO_NAME, _503="too much in work, or not signed in time"
+        ),
     )
-    async def post_flush(stream: StreamOrAll = None) -> Flushed:
+    async def post_flush(request: Request, stream: StreamOrAll = None) -> Flushed:
         """Push what is pending, of one stream or of all; answers when that is signed."""
         with problems():
-            return await worker.flush(stream if stream is None else name_of(stream))
+            return await worker.flush(request, stream if stream is None else name_of(stream))
 
     @router.get(
         "/median", dependencies=[only("stream")], responses=responses(_404=UNKNOWN, _422=NO_NAME)

@@ -125,13 +125,15 @@ class Courier:
             if not self._unmet:
                 await self._until_due()
                 await self._round()
+            if self._sources.broken:
+                raise self._sources.broken
 
     async def goodbye(self, *, s_max: float) -> None:
         """Instead of `run`, at the end: say the last of all sources, within the time there is."""
-        await self._sources.goodbye()
         try:
             with suppress(TimeoutError):
                 async with asyncio.timeout(s_max):
+                    await self._sources.goodbye()
                     await self._until_closed()
         finally:
             await self._client.aclose()

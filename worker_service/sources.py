@@ -16,7 +16,7 @@ import asyncio
 import logging
 import math
 import secrets
-from asyncio import Future
+from asyncio import Future, Task
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
@@ -25,16 +25,16 @@ from shared.digest import Digest
 from shared.outbox import NotTaken, Outbox
 from shared.protocol import Receipt, Source
 from shared.serving.logs import facts
-from shared.serving.storage import NotWritten
 from shared.values import Floats
 from worker_service.settings import Settings
-from worker_service.store import ENTRY_BYTES, Kept, Key, Store, checkpoint_due
+from worker_service.store import Kept, Key, Log, Store
 
 Told = TypeVar("Told")
 Clock = Callable[[], float]
 
-log = logging.getLogger("worker")
+logger = logging.getLogger("worker")
 
+GAVE_WAY = "this source gave way to a new one"
 LARGE = 32_768  # values: a larger batch is taken in a thread
 
 
@@ -76,7 +76,7 @@ class Taken:
 
 
 class Waiting:
-    """Who waits until a count is reached. They come in the order of their counts."""
+    """Who waits until a count is reached."""
 
     def __init__(self) -> None:
         self._counts: dict[Future[None], int] = {}
@@ -90,9 +90,7 @@ class Waiting:
             self._counts.pop(future, None)
 
     def reached(self, count: int) -> None:
-        for future, wanted in list(self._counts.items()):
-            if wanted > count:
-                break
+        for future in [one for one, wanted in self._counts.items() if wanted <= count]:
             del self._counts[future]
             if not future.done():
                 future.set_result(None)
@@ -107,45 +105,53 @@ class Line:
     """One source, and who waits for it."""
 
     def __init__(
-        self, outbox: Outbox, clock: Clock, store: Store | None = None, *, logged: int = 0
+        self,
+        outbox: Outbox,
+        clock: Clock,
+        log: Log | None = None,
+        broke: Callable[[Exception], None] = lambda _: None,
     ) -> None:
-        self.outbox, self._clock, self._store = outbox, clock, store
+        self.outbox, self._clock, self._log, self._broke = outbox, clock, log, broke
         self.last_sent = -math.inf
-        self.restored = outbox.count
+        self._restored = outbox.count
         self._lock = asyncio.Lock()
         self._to_be_acknowledged, self._to_be_covered = Waiting(), Waiting()
         self._given_up = asyncio.Event()
-        self._logged, self._checkpoint_bytes = logged, float(checkpoint_due(0))
-        self._entry = 0  # of the store's log: the last that the outbox has
+        self._entry = 0  # of the log: the last that the outbox has
+        self._checkpoint: Task[None] | None = None
+        self._is_whole = (
+            True  # the outbox has all that was written down, but for what is on its way
+        )
 
     async def take(self, batch: Batch) -> int:
         """Give these values their numbers; returns how many there are then."""
         now = self._clock()
         if reason := self.outbox.why_not(now=now):
             raise NotTaken(reason)
-        if self._store is None:
+        if self._log is None:
             return await self._added(batch, now)
-        return await self._written_and_added(self._store, batch, now)
+        return await self._written_and_added(self._log, batch, now)
 
-    async def _written_and_added(self, store: Store, batch: Batch, now: float) -> int:
+    async def _written_and_added(self, log: Log, batch: Batch, now: float) -> int:
         """It was let in: what changed since then does not count. Nobody may cancel this."""
-        written = store.append(self.outbox.source, batch.values, batch.raw, batch.key)
-        entry = store.last
+        written, entry = log.append(batch.values, batch.raw, batch.key)
         await written
         try:
             count = await self._added(batch, now, entry)
         except NotTaken:
             await self._given_up.wait()  # until it is certain that no restart brings it back
             raise
-        except Exception:
-            self._checkpoint_bytes = (
-                math.inf
-            )  # the log has it, this process not; a restart mends it
+        except Exception as error:
+            self._breaks(error)
             raise
-        self._logged += 8 * batch.size + ENTRY_BYTES
-        if self._logged >= self._checkpoint_bytes:
-            await self._checkpoint()
+        if log.is_long and self._checkpoint is None:
+            self._checkpoint = asyncio.create_task(self._shorten(log))
         return count
+
+    def _breaks(self, error: Exception) -> None:
+        """What is written down is not what is here: only a restart brings them together."""
+        self._is_whole = False
+        self._broke(error)
 
     async def _added(self, batch: Batch, now: float, entry: int = 0) -> int:
         try:
@@ -161,26 +167,30 @@ class Line:
         self._entry = entry
         return count
 
-    async def _checkpoint(self) -> None:
-        """Write the digest down, instead of all batches that it covers."""
-        store, logged, self._logged = cast(Store, self._store), self._logged, 0
-        async with self._lock:
-            digest = await in_thread(self.outbox.digest.to_bytes)
-            outbox = self.outbox
-            written = store.checkpoint(outbox.source, digest, outbox.raw, self._entry)
-        self._checkpoint_bytes = checkpoint_due(len(digest))
+    async def _shorten(self, log: Log) -> None:
         try:
-            await written
-        except NotWritten:
-            self._logged += logged  # so that the next batch tries again
+            async with self._lock:
+                if self.outbox.outdated or not self._is_whole:
+                    return
+                digest = await in_thread(self.outbox.digest.to_bytes)
+                raw, entry = self.outbox.raw, self._entry
+            await log.shorten(digest, raw, entry)
+        except Exception as error:
+            self._breaks(error)
+        finally:
+            self._checkpoint = None
 
     async def acknowledged(self, count: int) -> None:
-        if self.outbox.acknowledged < count:
-            await self._to_be_acknowledged.until(count)
+        await self._waited(self._to_be_acknowledged, count, self.outbox.acknowledged)
 
     async def covered(self, count: int) -> None:
-        if self.outbox.covered < count:
-            await self._to_be_covered.until(count)
+        await self._waited(self._to_be_covered, count, self.outbox.covered)
+
+    async def _waited(self, waiting: Waiting, count: int, reached: int) -> None:
+        if reached < count:
+            if self._given_up.is_set():
+                raise NotTaken(GAVE_WAY)
+            await waiting.until(count)
 
     async def delta(self) -> bytes | None:
         """What is to be sent now, if anything."""
@@ -212,6 +222,8 @@ class Line:
     async def goodbye(self) -> None:
         async with self._lock:
             self.outbox.goodbye()
+        if self._checkpoint is not None:
+            await asyncio.wait([self._checkpoint])
 
     async def give_way(self) -> None:
         async with self._lock:
@@ -219,12 +231,11 @@ class Line:
 
     async def forgotten(self) -> None:
         """No restart brings it back; or `NotWritten`."""
-        if self._store is not None:
-            received = max(self.restored, self.outbox.acknowledged)
-            await self._store.forget(self.outbox.source, received=received)
+        if self._log is not None:
+            await self._log.forget(max(self._restored, self.outbox.acknowledged))
 
     def give_up(self) -> None:
-        why = NotTaken("this source gave way to a new one")
+        why = NotTaken(GAVE_WAY)
         self._given_up.set()
         self._to_be_acknowledged.given_up(why)
         self._to_be_covered.given_up(why)
@@ -246,6 +257,7 @@ class Sources:
         self._counts_cut_off = settings.when_cut_off == "count"
         self._lines: dict[str, Line] = {}
         self.closing = False
+        self.broken: Exception | None = None  # why this process must end
         self.news = asyncio.Event()  # something is wanted before `planned`
         self.planned = -math.inf
         for kept in store.sources(self._digest_rank_error) if store else ():
@@ -295,15 +307,23 @@ class Sources:
     def _new(self, stream: str) -> Line:
         source = Source(self.worker, stream, secrets.randbits(64))
         outbox = self._outbox(source, Digest(self._digest_rank_error))
-        return Line(outbox, self._clock, self._store)
+        return self._line(outbox)
 
     def _restored(self, kept: Kept) -> Line:
         if kept.digest.rank_error_max > self._digest_rank_error:
             what = facts(stream=kept.stream, rank_error=kept.digest.rank_error_max)
-            log.warning("a digest stays as coarse as it was when its source began", extra=what)
+            logger.warning("a digest stays as coarse as it was when its source began", extra=what)
         source = Source(self.worker, kept.stream, kept.number)
         outbox = self._outbox(source, kept.digest, raw=kept.raw)
-        return Line(outbox, self._clock, self._store, logged=kept.logged)
+        return self._line(outbox, logged=kept.logged)
+
+    def _line(self, outbox: Outbox, *, logged: int = 0) -> Line:
+        log = Log(self._store, outbox.source, bytes_=logged) if self._store else None
+        return Line(outbox, self._clock, log, self._broke)
+
+    def _broke(self, error: Exception) -> None:
+        self.broken = error
+        self.news.set()
 
     def _outbox(self, source: Source, digest: Digest, raw: int = 0) -> Outbox:
         return Outbox(

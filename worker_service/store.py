@@ -13,11 +13,11 @@ A checkpoint writes the digest and drops the batches in it. It is due when these
 CHECKPOINT_BYTES, and CHECKPOINTS times what the digest takes; so checkpoints write an eighth of
 what the log does, at most, and a source takes no more than
 
-    digest + max(1 MiB, 8 digests) + the largest batch
+    digest + max(1 MiB, 8 digests) + its batches in work
 
 where a digest takes 23 bytes a cluster: 75 KB, mostly, at a rank error of 0.0005. Keys take about
 150 bytes each. Pages that are free are used again, and given back where they are many; the log of
-SQLite itself takes 4 MiB more, or as much as the largest batch.
+SQLite itself takes 4 MiB more, or as much as all batches in work at once.
 
 Which directory
 ---------------
@@ -43,7 +43,7 @@ import numpy as np
 
 from shared.digest import Digest, MalformedDigest
 from shared.protocol import NAME_MAX, Source
-from shared.serving.storage import InUse, Storage, corrupt, sealed, unsealed, usable
+from shared.serving.storage import InUse, NotWritten, Storage, corrupt, sealed, unsealed, usable
 from shared.values import Floats
 from worker_service.settings import Settings
 
@@ -221,9 +221,34 @@ def _counted(db: sqlite3.Connection, number: str, stream: str, more: int) -> int
     return int(found[0]) + more
 
 
-def checkpoint_due(digest_bytes: int) -> int:
-    """Bytes in the log at which a digest of so many is written anew."""
-    return max(CHECKPOINT_BYTES, CHECKPOINTS * digest_bytes)
+class Log:
+    """What is written down of one source since its digest was."""
+
+    def __init__(self, store: Store, source: Source, *, bytes_: int = 0) -> None:
+        self._store, self._source = store, source
+        self._bytes, self._digest_bytes = bytes_, 0
+
+    def append(self, values: Floats, raw: int, key: Key | None) -> tuple[Future[None], int]:
+        """Written down, when that is done; and its entry. Entries only grow."""
+        written = self._store.append(self._source, values, raw, key)
+        self._bytes += 8 * len(values) + ENTRY_BYTES
+        return written, self._store.last
+
+    @property
+    def is_long(self) -> bool:
+        """Whether it is time for a checkpoint."""
+        return self._bytes >= max(CHECKPOINT_BYTES, CHECKPOINTS * self._digest_bytes)
+
+    async def shorten(self, digest: bytes, raw: int, entry: int) -> None:
+        """A digest instead of all batches that it covers, up to this entry."""
+        before, self._bytes, self._digest_bytes = self._bytes, 0, len(digest)
+        try:
+            await self._store.checkpoint(self._source, digest, raw, entry)
+        except NotWritten:
+            self._bytes += before  # so that the next batch tries again
+
+    async def forget(self, received: int) -> None:
+        await self._store.forget(self._source, received=received)
 
 
 def open_store(settings: Settings) -> Store | None:

@@ -30,6 +30,7 @@ nothing in either case: the system still has what it wrote.
 
 import asyncio
 import logging
+import math
 import os
 import random
 import secrets
@@ -56,6 +57,8 @@ PAGE = 8192
 WAL_BYTES = 4 * 2**20  # of the log before its pages are brought home
 SPARE_BYTES = 8 * 2**20  # of pages that are free, in the file, and kept for what comes
 INTERVAL_S = 1.0
+SLOW_S = 3.0  # a commit that takes longer is told of
+PROBE_BYTES = 2**18
 LOCK_TRIES, LOCK_S = 3, 0.01
 BOOT = Path("/proc/sys/kernel/random/boot_id")
 
@@ -72,13 +75,17 @@ class InUse(Unusable):
     """Another process has it."""
 
 
+class Unsure(sqlite3.OperationalError):
+    """It failed in the very commit: a restart may find all that was written, or nothing."""
+
+
 class NotWritten(Exception):
-    """Nothing of this was written down; `full` if that is for want of room."""
+    """Not written down: `full` if for want of room; `unsure` if a restart may find it yet."""
 
     def __init__(self, error: Exception) -> None:
-        self.full = name_of(error) == "SQLITE_FULL"
-        what = "its disk is full" if self.full else f"its file cannot be written: {error}"
-        super().__init__(f"nothing is kept now: {what}")
+        self.full, self.unsure = name_of(error) == "SQLITE_FULL", isinstance(error, Unsure)
+        why = "the disk of the data directory is full" if self.full else str(error)
+        super().__init__(f"nothing can be written down now: {why}")
 
 
 def name_of(error: Exception) -> str:
@@ -92,7 +99,8 @@ class Storage:
 
     def __init__(self, path: Path, *, owner: str, mark: int, tables: str, fsync: Fsync) -> None:
         self.path, self._fsync = path, fsync
-        self.trouble: str | None = None
+        self._trouble: str | None = None
+        self._since = math.inf  # when the commit at work began
         self.commits = 0
         self.failures = 0
         self._queue: list[tuple[Work, Future[Any]]] = []
@@ -146,6 +154,7 @@ class Storage:
                 db.execute(f"PRAGMA application_id = {mark}")
                 db.execute(f"PRAGMA user_version = {VERSION}")
                 db.execute(HOMES)
+                db.execute("CREATE TABLE probe (id INTEGER PRIMARY KEY, data BLOB)")
                 for table in tables.split(";"):
                     db.execute(table)
         elif found != mark:
@@ -177,19 +186,28 @@ class Storage:
                 oldest = "SELECT max(id) - ? FROM homes"
                 db.execute(f"DELETE FROM homes WHERE id < ({oldest})", (FORMER_MAX,))  # noqa: S608
         home, *former = (number for number, _ in found)
+        if not all(0 < number <= HOME_MAX for number in (home, *former)):
+            raise corrupt(self.path, "it has a home that is none")
         return home, former
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
-        """All of it, or nothing."""
+        """All of it, or nothing; or `Unsure`."""
         self.db.execute("BEGIN IMMEDIATE")
         try:
             yield self.db
-            self.db.execute("COMMIT")
         except BaseException:
-            with suppress(sqlite3.Error):  # it may have been rolled back by what went wrong
-                self.db.execute("ROLLBACK")
+            self._roll_back()
             raise
+        try:
+            self.db.execute("COMMIT")
+        except sqlite3.Error as error:
+            self._roll_back()
+            raise error if name_of(error) == "SQLITE_FULL" else Unsure(str(error)) from error
+
+    def _roll_back(self) -> None:
+        with suppress(sqlite3.Error):  # what went wrong may have done it
+            self.db.execute("ROLLBACK")
 
     def write(self, work: Work) -> Future[Any]:
         """Ask for something to be written; done once it is committed, or `NotWritten`.
@@ -212,19 +230,30 @@ class Storage:
 
     async def _write_group(self, group: list[tuple[Work, Future[Any]]]) -> None:
         works = [work for work, _ in group]
+        self._since = time.monotonic()
         try:
             told = await self._in_thread(self._committed, works)
         except Exception as error:  # whatever it is, nobody is left waiting
-            why = self._failed(error)
-            for _, future in group:
-                if not future.done():
-                    future.set_exception(why)
-                    future.exception()  # who does not wait for it need not know
+            await self._group_failed(group, error)
             return
+        finally:
+            self._since = math.inf
         self._succeeded()
         for (_, future), one in zip(group, told, strict=True):
             if not future.done():
                 future.set_result(one)
+
+    async def _group_failed(self, group: list[tuple[Work, Future[Any]]], error: Exception) -> None:
+        """One that does not fit is not the fault of those who came with it."""
+        if len(group) > 1 and not isinstance(error, Unsure):
+            for one in group:
+                await self._write_group([one])
+            return
+        why = self._failed(error)
+        for _, future in group:
+            if not future.done():
+                future.set_exception(why)
+                future.exception()  # who does not wait for it need not know
 
     def _in_thread(self, work: Callable[..., Told], *given: Any) -> Future[Told]:
         return asyncio.get_running_loop().run_in_executor(self._thread, work, *given)
@@ -243,24 +272,32 @@ class Storage:
 
     def _failed(self, error: Exception) -> NotWritten:
         self.failures += 1
-        if self.trouble is None:
+        if self._trouble is None:
             log.error("not written", extra=facts(file=str(self.path), why=repr(error)))
         why = NotWritten(error)
-        self.trouble = str(why)
+        self._trouble = str(why)
         return why
 
     def _succeeded(self) -> None:
         self.commits += 1
-        if self.trouble is not None:
+        if self._trouble is not None:
             log.info("written again", extra=facts(file=str(self.path)))
-        self.trouble = None
+        self._trouble = None
+
+    @property
+    def trouble(self) -> str | None:
+        """Why what is asked to be written would not be, or not soon."""
+        seconds = time.monotonic() - self._since
+        if seconds > SLOW_S:
+            return f"the disk of the data directory has been at one commit for {seconds:.0f} s"
+        return self._trouble
 
     async def tend(self) -> None:
         """Once in a while: bring it to the disk, and see whether a trouble is over."""
         while True:
             await asyncio.sleep(INTERVAL_S)
-            if self.trouble is not None:
-                await asyncio.wait([self.write(_tended)])
+            if self._trouble is not None:
+                await asyncio.wait([self.write(_probed)])
             if self._fsync == "interval" and self._synced != self.commits:
                 await self._sync()
 
@@ -331,8 +368,9 @@ def _number(db: sqlite3.Connection, pragma: str) -> int:
     return int(db.execute(f"PRAGMA {pragma}").fetchone()[0])
 
 
-def _tended(db: sqlite3.Connection) -> None:
-    db.execute("UPDATE homes SET place = place")
+def _probed(db: sqlite3.Connection) -> None:
+    """As large as most of what is written."""
+    db.execute("INSERT OR REPLACE INTO probe VALUES (1, zeroblob(?))", (PROBE_BYTES,))
 
 
 @contextmanager
@@ -369,8 +407,8 @@ def unwritable(path: Path, why: str) -> Unusable:
 
 def corrupt(path: Path, flaw: str) -> Unusable:
     flaw = " ".join(flaw.split())  # SQLite says it in lines
-    what = f"{path} is corrupt ({flaw}): bring back a copy, or move it away to begin anew"
-    return Unusable(f"{what}, without what it holds")
+    what = f"{path} is corrupt ({flaw}): bring back a copy of its directory, or move that away"
+    return Unusable(f"{what} to begin anew, without what it holds")
 
 
 def sealed(data: bytes | memoryview, *about: str | int) -> tuple[bytes | memoryview, int]:
