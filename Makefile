@@ -37,13 +37,13 @@ setup: .venv/ready ## install everything into .venv (the other commands do it fo
 	@touch $@
 
 test: setup ## run the tests, with coverage
-	$(BIN)/python -m pytest --cov --numprocesses auto --dist loadfile
+	$(BIN)/python -m pytest --cov --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 check: setup ## what CI runs: formatting, lint, types, tests; changes nothing
 	$(BIN)/python -m ruff format --check .
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m mypy
-	$(BIN)/python -m pytest --cov --numprocesses auto --dist loadfile
+	$(BIN)/python -m pytest --cov --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 lint: setup ## mend formatting and what ruff can mend
 	$(BIN)/python -m ruff format .

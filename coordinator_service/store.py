@@ -6,8 +6,8 @@ there: a row that was restored is silent until its source is heard.
 
 One entry a row, replaced whenever that changes, so the file grows with the number of sources only:
 about 200 bytes each, and 24 for each knot of the picture, of which there are tens, mostly. Pages
-that are free are used again; SQLite's own log takes 4 MiB more, or as much as the largest request
-changed.
+that are free are used again; SQLite's own log takes 4 MiB more, or as much as all requests in work
+at once changed.
 """
 
 import sqlite3

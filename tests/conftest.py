@@ -9,6 +9,11 @@ from hypothesis import HealthCheck, settings
 
 from tests.exact import TALLY
 
+LONG = {
+    "test_storm.py", "test_chaos.py", "test_partitions.py", "test_crashes.py", "test_processes.py",
+    "test_demo.py", "test_docs_live.py", "test_storage_faults.py",
+}  # fmt: skip
+
 settings.register_profile(
     "shared", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
 )
@@ -28,6 +33,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--seed", type=at_least(0), default=1, help="what the sampled tests draw from")
     parser.addoption("--storms", type=at_least(1), default=100, help="how many storms to simulate")
     parser.addoption("--grid", action="store_true", help="run every case, not a sample")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes long begins first, so that no process is left alone with it at the end."""
+    items.sort(key=lambda item: item.path.name not in LONG)
 
 
 def pytest_report_header(config: pytest.Config) -> str:
