@@ -119,9 +119,7 @@ class Line:
         self._given_up = asyncio.Event()
         self._entry = 0  # of the log: the last that the outbox has
         self._checkpoint: Task[None] | None = None
-        self._is_whole = (
-            True  # the outbox has all that was written down, but for what is on its way
-        )
+        self._is_whole = True  # it has, or will have, all that was written down
 
     async def take(self, batch: Batch) -> int:
         """Give these values their numbers; returns how many there are then."""
