@@ -280,8 +280,9 @@ class Coordinator:
             raise Problem(404, "unknown_worker", f"there is no worker {worker!r}")
         rows = self.ledger.retire(worker, now=now)
         if not rows:
-            what = f"no source of worker {worker!r} is silent; one that runs must be stopped first"
-            raise Problem(409, "not_silent", what)
+            what = f"nothing to retire: no source of worker {worker!r} is silent"
+            so = "those that run must be stopped first, those that said goodbye need it not"
+            raise Problem(409, "not_silent", f"{what}; {so}")
         for row in rows:
             self.noticed.state(row, now)
             if row.upto and self.store is not None:

@@ -91,6 +91,8 @@ class Auditor:
         answer = await calls.median(target.coordinator, target.stream)
         if verify:
             self._check_that_it_can_be(answer)
+            for worker, name in zip(target.workers, self._names, strict=True):
+                calls.mean(worker, name)
             await calls.ready(target.coordinator)
         self._counted_before = answer.count
         self._traffic_before = sum((await self._traffic()).values(), Traffic())

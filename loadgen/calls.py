@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 
@@ -102,6 +103,7 @@ class Calls:
         )
         self.repeated = 0
         """How often a batch was sent again."""
+        self._meant: dict[Address, str] = {}
 
     async def close(self) -> None:
         await self._client.aclose()
@@ -110,6 +112,8 @@ class Calls:
         """Until it is acknowledged."""
         data = batch.astype("<f8").tobytes()
         headers = PACKED | {"idempotency-key": key}
+        if worker in self._meant:
+            headers["median-worker"] = quote(self._meant[worker])
         reply = await self._ask(
             "POST", worker, VALUES, stream=stream, content=data, headers=headers
         )
@@ -126,6 +130,10 @@ class Calls:
         health = await self._ask("GET", worker, "/health", patience_s=MEET_S)
         with _understood(f"{worker} is no worker: its /health says {health}"):
             return str(health["worker"])
+
+    def mean(self, worker: Address, name: str) -> None:
+        """From now on no other may take what is posted there: only this one knows its keys."""
+        self._meant[worker] = name
 
     async def meet(self, coordinator: Address) -> None:
         """A worker has a median, too."""

@@ -377,3 +377,10 @@ def test_a_name_that_leads_nowhere_is_told(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(socket, "getaddrinfo", lost)
     with pytest.raises(BadReply, match="'nowhere' leads nowhere: Name or service not known"):
         resolved(["http://nowhere"])
+
+
+def test_who_is_meant_is_named_with_each_batch() -> None:
+    service = Service(LOST, httpx.Response(202, json={"accepted": len(BATCH), "count": 9}))
+    service.calls.mean(WORKER, "工作 1")
+    service.when_posted()
+    assert [one.headers["median-worker"] for one in service.asked] == ["%E5%B7%A5%E4%BD%9C%201"] * 2

@@ -15,7 +15,7 @@ import schemathesis
 from hypothesis import settings
 from hypothesis import strategies as st
 from schemathesis.schemas import BaseSchema
-from schemathesis.specs.openapi.checks import positive_data_acceptance
+from schemathesis.specs.openapi.checks import negative_data_rejection, positive_data_acceptance
 
 import coordinator_service.app
 import coordinator_service.settings
@@ -89,6 +89,8 @@ def test_every_route_and_parameter_is_documented_in_words(schema: BaseSchema) ->
 def check(case: schemathesis.Case[Any], service: Service, *, excluded: Sequence[Any] = ()) -> None:
     response = case.call(base_url=service.url)
     code = response.json()["error"]["code"] if response.status_code == 422 else None
+    if response.status_code == 421:  # another worker was meant, whatever else was said
+        excluded = [*excluded, positive_data_acceptance, negative_data_rejection]
     if code in NO_SCHEMA_SAYS:
         excluded = [*excluded, positive_data_acceptance]
     case.validate_response(response, excluded_checks=list(excluded))

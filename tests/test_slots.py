@@ -3,11 +3,12 @@
 import asyncio
 from collections.abc import Iterator
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 
 from worker_service.settings import Settings
-from worker_service.store import LAST, Store, open_store
+from worker_service.store import LAST, Store, open_store, own_ip
 
 FIRST, SECOND, THIRD = 8101, 8102, 8103
 
@@ -72,3 +73,18 @@ def test_where_no_slot_tells_who_had_it_the_first_will_do(shared: Shared) -> Non
         last.unlink()
         last.mkdir()  # it can be neither read nor written
     assert shared.start(SECOND) == "slot-1"
+
+
+def test_replicas_that_share_a_name_and_a_port_are_told_by_their_addresses(shared: Shared) -> None:
+    def start(ip: str) -> str:
+        with patch("worker_service.store.own_ip", return_value=ip):
+            return shared.start(FIRST)
+
+    had = {ip: start(ip) for ip in ("172.19.0.4", "172.19.0.5", "172.19.0.3")}
+    shared.stop()
+    assert {ip: start(ip) for ip in reversed(had)} == had
+
+
+def test_who_has_no_way_to_anywhere_has_no_address() -> None:
+    with patch("worker_service.store.ELSEWHERE", "no address"):
+        assert own_ip() == ""

@@ -650,6 +650,21 @@ def test_whether_a_batch_that_failed_in_its_commit_counts_is_left_open(
         with patch.object(kept_by(node), "append", return_value=unsure):
             refused = await cluster.post(node, [1.0])
         sentence = check_problem(refused, 503, "not_acknowledged")
-        assert sentence.endswith("disk I/O error: " + UNSURE)
+        assert sentence.endswith("disk I/O error: " + UNSURE.format("w1"))
+
+    story_of(rng, tmp_path, story, workers=1)
+
+
+def test_who_is_not_meant_takes_nothing(rng: np.random.Generator, tmp_path: Path) -> None:
+    async def story(cluster: Crashing) -> None:
+        (node,) = cluster.nodes
+        for meant in ("w2", "w1%20", "", "%77"):
+            named = {"median-worker": meant}
+            refused = await node.client.post("/values", json=[1.0], headers=named)
+            sentence = check_problem(refused, 421, "another_worker")
+            assert sentence.startswith("this is worker 'w1', and ")
+        assert list(node.worker.sources) == []
+        for meant in ("w1", "%771"):
+            assert (await cluster.post(node, [1.0], **{"median-worker": meant})).is_success
 
     story_of(rng, tmp_path, story, workers=1)

@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from hashlib import blake2b
 from typing import Annotated
+from urllib.parse import unquote
 
 from fastapi import APIRouter, FastAPI, Header, Request, Response
 from fastapi.responses import PlainTextResponse
@@ -20,7 +21,7 @@ from pydantic import BaseModel
 from shared.digest import Digest
 from shared.outbox import NotTaken
 from shared.serving.bodies import body_of
-from shared.serving.errors import Problem, answer_errors, by_name, not_written, responses
+from shared.serving.errors import RETRY, Problem, answer_errors, by_name, not_written, responses
 from shared.serving.logs import facts
 from shared.serving.queries import NO_NAME, NO_Q, UNKNOWN, Qs, Stream, StreamOrAll, name_of, only
 from shared.serving.room import Place, Room, Watch
@@ -37,8 +38,9 @@ from worker_service.store import Key, Store
 
 # Bytes: a larger body is decoded in a thread, as it may take 3 ms; or much less, being packed.
 LARGE_BODY, LARGE_OCTETS, OCTETS = 2**14, 2**17, "application/octet-stream"
-AGAIN = "send it again with the same Idempotency-Key, and it counts once"
-UNSURE = f"this may be counted or not; {AGAIN}"
+UNSURE = (
+    "this may be counted or not; sent again to {}, with the same Idempotency-Key, it counts once"
+)
 
 log = logging.getLogger("worker")
 
@@ -48,6 +50,14 @@ KeyHeader = Annotated[
         description=f"1 to {KEY_MAX} printable ASCII characters; repeated requests with one key "
         "count once",
         json_schema_extra={"minLength": 1, "maxLength": KEY_MAX, "pattern": "^[ -~]+$"},
+    ),
+]
+
+NameHeader = Annotated[
+    str | None,
+    Header(
+        description="the worker that is meant, by its name in `GET /health`, percent-encoded: "
+        "another refuses, as it would not know the key",
     ),
 ]
 
@@ -129,8 +139,8 @@ class Ready(BaseModel):
 
 
 @contextmanager
-def problems() -> Iterator[None]:
-    """What is wrong with a request, as its client is told."""
+def problems(worker: str) -> Iterator[None]:
+    """What is wrong with a request, as the client of this worker is told."""
     try:
         yield
     except BadValue as error:
@@ -140,13 +150,15 @@ def problems() -> Iterator[None]:
     except BadKey as error:
         raise Problem(422, error.code, str(error)) from None
     except NotTaken as error:
-        raise Problem(503, "not_taken", str(error), headers={"retry-after": "1"}) from None
+        raise Problem(503, "not_taken", str(error), headers=RETRY) from None
     except NotWritten as error:
-        raise not_acknowledged(str(error)) if error.unsure else not_written(error) from None
+        if not error.unsure:
+            raise not_written(error) from None
+        raise not_acknowledged(str(error), UNSURE.format(worker)) from None
 
 
-def not_acknowledged(why: str, so: str = UNSURE) -> Problem:
-    return Problem(503, "not_acknowledged", f"{why}: {so}", headers={"retry-after": "1"})
+def not_acknowledged(why: str, so: str) -> Problem:
+    return Problem(503, "not_acknowledged", f"{why}: {so}", headers=RETRY)
 
 
 class Worker:
@@ -189,6 +201,7 @@ class Worker:
     async def take(self, request: Request, stream: str, key: str | None) -> Accepted:
         if key is None:
             self._check_hope(stream)
+        unsure = UNSURE.format(self.name)
         with self.room.place() as place, Watch(request) as watch:
             batch = await self._read(request, place, stream, key)
             try:
@@ -196,9 +209,9 @@ class Worker:
                     taken = await self._taken(stream, batch, place, watch)
                     await self.sources.received(stream, taken)
             except TimeoutError:
-                raise self._too_late(UNSURE) from None
+                raise self._too_late(unsure) from None
             except asyncio.CancelledError:  # by the server, which stops; or nobody is there to read
-                raise not_acknowledged("this worker stops now, unsigned") from None
+                raise not_acknowledged("this worker stops now, unsigned", unsure) from None
         return Accepted(accepted=taken.accepted, count=taken.count)
 
     async def _taken(self, stream: str, batch: Batch, place: Place, watch: Watch) -> Taken:
@@ -223,6 +236,14 @@ class Worker:
         with place:
             self._check_hope(stream)
             return await self.sources.take(stream, batch, handed_over)
+
+    def check_name(self, meant: str | None) -> None:
+        """That this is the worker who is meant, wherever its address leads by now."""
+        if meant is not None and unquote(meant) != self.name:
+            what = (
+                f"this is worker {self.name!r}, and {unquote(meant)!r} is meant: nothing was taken"
+            )
+            raise Problem(421, "another_worker", what)
 
     def _check_hope(self, stream: str) -> None:
         """Not asked for a repeat: what was taken once is never told that it was not."""
@@ -351,16 +372,21 @@ def routes(worker: Worker) -> APIRouter:
             _408="the body took too long",
             _413="the body is too large",
             _415="the content type is none of the four",
+            _421="another worker is meant",
             _422="something is not a value, a name or a key; nothing was taken",
             _503="not taken now, too much in work, or not acknowledged in time",
             _507="nothing can be written down, as the disk is full; nothing was taken",
         ),
     )
     async def post_values(
-        request: Request, stream: Stream = "default", idempotency_key: KeyHeader = None
+        request: Request,
+        stream: Stream = "default",
+        idempotency_key: KeyHeader = None,
+        median_worker: NameHeader = None,
     ) -> Response:
         """Take a number, or up to some millions: all of them, or none if one is not a value."""
-        with problems():
+        with problems(worker.name):
+            worker.check_name(median_worker)
             accepted = await worker.take(request, name_of(stream), idempotency_key)
         return Response(accepted.model_dump_json(), 202, media_type="application/json")
 
@@ -373,7 +399,7 @@ def routes(worker: Worker) -> APIRouter:
     )
     async def post_flush(request: Request, stream: StreamOrAll = None) -> Flushed:
         """Push what is pending, of one stream or of all; answers when that is signed."""
-        with problems():
+        with problems(worker.name):
             return await worker.flush(request, stream if stream is None else name_of(stream))
 
     @router.get(

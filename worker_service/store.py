@@ -23,10 +23,10 @@ Which directory
 ---------------
 A worker that was given a name has `worker.sqlite` in the directory it was given, or refuses to
 start. Workers without a name may share one directory, like replicas that are all told the same:
-each takes the slot that it had last, if its host and port tell and nobody has it now, else the
-first that is free: `slot-1`, `slot-2` and so on. It is called what the slot was called first. So
-after a restart each source goes on, whoever it was that had the slot. An Idempotency-Key is known
-only where it came to; clients who repeat requests want workers with names.
+each takes the slot that its address had last, if nobody has it now, else the first that is free:
+`slot-1`, `slot-2` and so on. It is called what the slot was called first. So after a restart each
+source goes on, whoever it was that had the slot. An Idempotency-Key is known only where it came to;
+so who repeats a request says which worker is meant, by its name.
 """
 
 import asyncio
@@ -48,6 +48,7 @@ from shared.values import Floats
 from worker_service.settings import Settings
 
 FILE = "worker.sqlite"
+ELSEWHERE = "192.0.2.1"  # which is nobody's, anywhere
 LAST = "last"  # beside it in a slot: the address of who had that last
 MARK = 0x726D776B  # tells a worker's file from any other
 CHECKPOINT_BYTES, CHECKPOINTS = 2**20, 8
@@ -263,7 +264,7 @@ def open_store(settings: Settings) -> Store | None:
 
 def _in_a_slot(directory: Path, settings: Settings) -> Store:
     host = socket.gethostname()
-    address = f"{host}:{settings.port}"
+    address = f"{host} {own_ip()}:{settings.port}"
     slots = _slots(directory, address)
     while True:
         slot = next(slots)
@@ -273,6 +274,14 @@ def _in_a_slot(directory: Path, settings: Settings) -> Store:
             with suppress(OSError):  # it is a hint
                 (slot / LAST).write_text(address)
             return store
+
+
+def own_ip() -> str:
+    """What others reach this machine by, most likely: replicas have it, where they share a name."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one, suppress(OSError):
+        one.connect((ELSEWHERE, 9))  # sends nothing: it only finds the way
+        return str(one.getsockname()[0])
+    return ""
 
 
 def _slots(directory: Path, address: str) -> Iterator[Path]:

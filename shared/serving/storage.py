@@ -58,7 +58,7 @@ WAL_BYTES = 4 * 2**20  # of the log before its pages are brought home
 SPARE_BYTES = 8 * 2**20  # of pages that are free, in the file, and kept for what comes
 INTERVAL_S = 1.0
 SLOW_S = 3.0  # a commit that takes longer is told of
-PROBE_BYTES = 2**18
+PROBE_BYTES = 2**16
 LOCK_TRIES, LOCK_S = 3, 0.01
 BOOT = Path("/proc/sys/kernel/random/boot_id")
 
