@@ -668,3 +668,63 @@ def test_who_is_not_meant_takes_nothing(rng: np.random.Generator, tmp_path: Path
             assert (await cluster.post(node, [1.0], **{"median-worker": meant})).is_success
 
     story_of(rng, tmp_path, story, workers=1)
+
+
+def test_a_checkpoint_that_fails_of_a_bug_ends_the_process_and_its_batch_counts(
+    rng: np.random.Generator, tmp_path: Path
+) -> None:
+    async def story(cluster: Crashing) -> None:
+        (node,) = cluster.nodes
+        await cluster.post(node, [1.0])
+        line = node.worker.sources.line("default")
+        assert line is not None
+        with patch.object(line.outbox.digest, "to_bytes", side_effect=MemoryError):
+            assert (await cluster.post(node, rng.normal(size=5000))).status_code == 202
+            await until(lambda: has(lambda: node.failed == ["courier"]), "it ends")
+        await back(cluster)
+        await cluster.flush()
+        await cluster.check_the_end()
+
+    story_of(rng, tmp_path, story, workers=1)
+
+
+def a_long_line(tmp_path: Path) -> tuple[Store, Sources, Batch]:
+    """Whose first batch makes a checkpoint due."""
+    store = opened(tmp_path)
+    sources = Sources("w", settings(tmp_path), clock=lambda: 0.0, store=store)
+    return store, sources, Batch(np.arange(200_000.0), 1)
+
+
+def test_a_goodbye_waits_for_a_checkpoint_that_was_begun(tmp_path: Path) -> None:
+    async def story() -> None:
+        store, sources, batch = a_long_line(tmp_path)
+        taking = asyncio.create_task(sources.take("s", batch))
+        await until(lambda: has(lambda: sources.line("s") is not None), "it is let in")
+        line = sources.line("s")
+        assert line is not None
+        await until(lambda: has(lambda: line.outbox.count > 0), "it is added")
+        await line.goodbye()
+        assert digests(store) == 1
+        taking.cancel()
+        await store.storage.close()
+
+    run(story())
+
+
+def test_what_takes_the_place_of_a_source_at_the_end_is_at_its_end(tmp_path: Path) -> None:
+    async def story() -> None:
+        store, sources, batch = a_long_line(tmp_path)
+        taking = asyncio.create_task(sources.take("s", batch))
+        await until(lambda: has(lambda: sources.line("s") is not None), "it is let in")
+        line = sources.line("s")
+        assert line is not None
+        await sources.goodbye()
+        assert not sources.closed
+        await line.give_way()
+        await sources.replace(line)
+        assert sources.closed
+        with pytest.raises(NotTaken, match="gave way"):
+            await taking
+        await store.storage.close()
+
+    run(story())
