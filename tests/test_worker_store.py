@@ -397,6 +397,7 @@ def test_what_is_kept_and_was_not_told_in_time_is_told_after_the_next_start(
         await cluster.stop(node)
         cluster.put_back_coordinator()
         await cluster.start_worker(worker_name="w1")
+        await cluster.flush()  # until then it is live still, and what it has not told is pending
         await cluster.check_the_end()
 
     story_of(rng, tmp_path, story, workers=1, goodbye_s_max=0.05, linger_s=60)
