@@ -10,9 +10,10 @@ so that the largest body that may come gets in, if only alone. Whoever would bre
 `503`, and when to come again; nothing of it is taken. Where much of a body is still to come, or
 nobody knows how much, the connection is given up.
 
-A place is left by the last who is in it, once. Work under an Idempotency-Key is in it beside the
-request, and goes on when that is given up: so nobody makes room by hanging up. And who hangs up
-while nothing is left to be done but to wait makes room at once: `Watch` sees to that.
+A place is left by the last who is in it, once. Work under an Idempotency-Key, or that is written
+down, is in it beside the request, and goes on when that is given up: so nobody makes room by
+hanging up. And who hangs up while nothing is left to be done but to wait makes room at once:
+`Watch` sees to that.
 
 Not in this account: what a connection takes that asks nothing, and what decoding takes for a
 moment. Whoever decodes large bodies does it one by one.
