@@ -1,6 +1,5 @@
 """Options `--seed`, `--storms`, `--grid`, and a last line: how often a promise was tested."""
 
-import os
 from collections.abc import Callable
 from typing import Any
 
@@ -34,12 +33,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--seed", type=at_least(0), default=1, help="what the sampled tests draw from")
     parser.addoption("--storms", type=at_least(1), default=100, help="how many storms to simulate")
     parser.addoption("--grid", action="store_true", help="run every case, not a sample")
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_auto_num_workers() -> int:
-    """One more than there are processors, as many tests wait for what they have started."""
-    return (os.cpu_count() or 1) + 1
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
