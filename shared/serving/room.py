@@ -21,7 +21,6 @@ moment. Whoever decodes large bodies does it one by one.
 
 import asyncio
 import secrets
-from types import TracebackType
 from typing import Self, cast
 
 from fastapi import Request
@@ -66,12 +65,7 @@ class Place:
         self._inside += 1
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        at: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._inside -= 1
         if not self._inside:
             self.hold(0)
@@ -96,12 +90,7 @@ class Watch:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        at: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._watching:
             self._watching.cancel()
 
