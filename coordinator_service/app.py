@@ -1,45 +1,38 @@
 """The coordinator over HTTP: takes deltas, and answers.
 
-Nothing here waits but for bodies, for a turn, and for an answer that rests. The ledger judges
-deltas and knows the answers; whoever asks for the median of the default stream gets bytes that are
-ready, by a route ahead of all others.
+Nothing here waits but for bodies, for a turn, and for an answer that rests. Whoever asks for the
+median of the default stream gets bytes that are ready, by a route ahead of all others.
 """
 
 import asyncio
-import logging
-import secrets
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from fastapi import APIRouter, FastAPI, Path, Request, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
-from pydantic import BaseModel, ConfigDict
 from starlette.types import Receive, Scope, Send
 
-from coordinator_service.answers import Answers, Clock
-from coordinator_service.metrics import Metrics
-from coordinator_service.noticed import Noticed
+from coordinator_service.answers import Clock
+from coordinator_service.coordinator import Coordinator
 from coordinator_service.settings import Settings
 from coordinator_service.store import Store
-from shared.ledger import Ledger, Outcome
-from shared.protocol import (
-    NAME_MAX,
-    REQUEST_BYTES_MAX,
-    Delta,
-    MalformedMessage,
-    Receipt,
-    Refusal,
-    pack_response,
-    unpack_request,
+from coordinator_service.told import (
+    Explanation,
+    Health,
+    Median,
+    Quantiles,
+    Ready,
+    Retired,
+    Streams,
+    StreamSummary,
+    WorkersList,
 )
-from shared.rows import Row
+from shared.protocol import NAME_MAX, REQUEST_BYTES_MAX
 from shared.serving.bodies import body_of
 from shared.serving.errors import Problem, answer_errors, by_name, not_written, responses
-from shared.serving.logs import facts
-from shared.serving.queries import NO_NAME, NO_Q, UNKNOWN, Q, Qs, Stream, name_of, only
-from shared.serving.room import Room
+from shared.serving.queries import NO_NAME, NO_Q, UNKNOWN, Q, Qs, Stream, only
 from shared.serving.storage import NotWritten, tended
 from shared.serving.tasks import vital
 
@@ -51,252 +44,6 @@ WorkerName = Annotated[str, Path(max_length=NAME_MAX, description="as in `GET /w
 RECEIPTS: dict[int | str, dict[str, Any]] = {
     200: {"content": BINARY, "description": "for each delta, in order, a receipt or a refusal"}
 }
-
-log = logging.getLogger("coordinator")
-
-
-class Told(BaseModel):
-    """The words under a field are its description in the documentation."""
-
-    model_config = ConfigDict(use_attribute_docstrings=True)
-
-
-class Workers(Told):
-    live: int
-    """Sources of the stream that keep their promise: they were heard of within three heartbeats."""
-    silent: int
-    """Sources that may have received values which the answer does not cover."""
-
-
-class Said(Told):
-    """What every answer says of itself."""
-
-    stream: str
-    count: int
-    """How many values the answer covers."""
-    epsilon: float
-    """What the operator promised: the median's `rank_error` is at most this."""
-    exact: bool
-    """No acknowledged value could make the answer another."""
-    complete: bool
-    """Nobody is silent, and the coordinator has listened for three heartbeats."""
-    workers: Workers
-    as_of: str
-    """When the answer was made; it stays the same until something changes it."""
-
-
-class Median(Said):
-    median: float | None
-    low: float | None
-    """The true median is certainly no less; null where nothing bounds it."""
-    high: float | None
-    """The true median is certainly no more; null where nothing bounds it."""
-    rank_error: float
-    """The certificate: the median's rank is off by at most this share of all ranks."""
-
-
-class Quantile(Told):
-    q: float
-    value: float | None
-    low: float | None
-    """The true quantile is certainly no less; null where nothing bounds it."""
-    high: float | None
-    """The true quantile is certainly no more; null where nothing bounds it."""
-    rank_error: float
-    """The certificate: the value's rank is off by at most this share of all ranks."""
-
-
-class Quantiles(Said):
-    quantiles: list[Quantile]
-
-
-class Source(Told):
-    worker: str
-    stream: str
-    source: str
-    """A number drawn when its data began: it tells this source from all others."""
-    state: Literal["live", "silent", "gone", "retired"]
-    """`gone` has said goodbye."""
-    count: int
-    """How many of its values are covered."""
-    allowance: float
-    """How many ranks it may have moved since it last spoke."""
-    patience: int
-    """How many values it may have received since it last spoke."""
-    rank_shift: float
-    """How many ranks it was off when it last spoke."""
-    deltas: int
-    bytes: int
-    """Of the bodies of its deltas."""
-    raw_bytes: int
-    """Of the bodies that its users sent."""
-    last_heard_s: float | None
-    """Seconds ago; null: not since the coordinator started."""
-
-
-class WorkersList(BaseModel):
-    workers: list[Source]
-
-
-class Picture(Told):
-    x: list[float]
-    """Knots, in order; straight lines lead from one to the next."""
-    below: list[float]
-    """How many values lie below each knot."""
-    upto: list[float]
-    """How many lie up to it; where that is more, the picture jumps."""
-
-
-class ExplainedRow(Source):
-    share_below: float
-    """Of its values, the share below the answer."""
-    share_upto: float
-    """Of its values, the share up to the answer."""
-    picture: Picture
-
-
-class Explanation(Said, Quantile):
-    rows: list[ExplainedRow]
-
-
-class StreamSummary(BaseModel):
-    stream: str
-    count: int
-    sources: int
-
-
-class Streams(BaseModel):
-    streams: list[StreamSummary]
-
-
-class Retired(BaseModel):
-    worker: str
-    streams: list[str]
-
-
-class Health(BaseModel):
-    status: str
-    epsilon: float
-    heartbeat_s: float
-    storage: str
-
-
-class Ready(BaseModel):
-    ready: bool
-
-
-class Coordinator:
-    """What the routes share."""
-
-    def __init__(
-        self, settings: Settings, *, clock: Clock, wall: Clock, store: Store | None
-    ) -> None:
-        self.settings, self.clock, self.store = settings, clock, store
-        self.ledger = Ledger(
-            settings.epsilon,
-            number=1 + secrets.randbelow(2**64 - 1),
-            now=clock(),
-            heartbeat_s=settings.heartbeat_s,
-            rows=store.rows() if store else (),
-        )
-        self.answers = Answers(self.ledger, clock=clock, wall=wall)
-        self.room = Room(requests_max=settings.requests_max, bytes_max=settings.work_bytes_max)
-        self.metrics = Metrics(self.ledger, self.room, clock, store)
-        self.noticed = Noticed(self.answers)
-        self._turns = asyncio.Lock()
-        self._unkept: dict[tuple[str, int], Row] = {}  # changed, and not known to be written down
-        if store is not None:
-            what = facts(file=str(store.storage.path), rows=len(list(self.ledger.rows)))
-            log.info("storage opened", extra=what)
-
-    async def watch(self) -> None:
-        """Notice who turns silent, also while nobody asks."""
-        while True:
-            await asyncio.sleep(self.settings.heartbeat_s)
-            rows, now = list(self.ledger.known), self.clock()
-            for row in rows:
-                self.noticed.state(row, now)
-            self.noticed.names(rows)
-            with suppress(NotWritten):
-                await self._keep(self._unkept)
-
-    async def turn(self) -> None:
-        """One by one: between any two the event loop looks who else is there.
-
-        Else a thousand workers that come back at once are all heard before the next question is.
-        """
-        async with self._turns:
-            await asyncio.sleep(0)
-
-    async def receive(self, body: bytes) -> bytes:
-        """Judge a request of deltas, each alone."""
-        try:
-            deltas = unpack_request(body)
-        except MalformedMessage as error:
-            raise Problem(400, "malformed", str(error)) from None
-        judged = [self._judged(data) for data in deltas]
-        await self._keep([delta.source.key for delta, _ in judged if delta])
-        answer = pack_response([answer for _, answer in judged])
-        self.metrics.carried(len(body), len(answer))
-        return answer
-
-    async def _keep(self, sources: Iterable[tuple[str, int]]) -> None:
-        """Have their rows written down before anything is said of them."""
-        rows = {source: self._unkept[source] for source in sources if source in self._unkept}
-        if not rows or self.store is None:
-            return
-        await self.store.save(rows.values())
-        for source, row in rows.items():
-            if self._unkept.get(source) is row:
-                del self._unkept[source]
-
-    def _judged(self, data: bytes) -> tuple[Delta | None, Receipt | Refusal]:
-        now = self.clock()
-        delta, outcome, answer = self.ledger.judge(data, now=now)
-        if delta is None:
-            self.metrics.judged("none", outcome)
-            log.warning("delta refused", extra=facts(bytes=len(data), why=answer))
-            return None, answer
-        form = delta.form.name.lower()
-        self.metrics.judged(form, outcome)
-        worker, stream, _ = delta.source
-        what = facts(worker=worker, stream=stream, form=form, upto=delta.upto, bytes=len(data))
-        log.info("delta %s", outcome, extra=what)
-        row = self.ledger.row(delta.source)
-        self.noticed.state(row, now)
-        if outcome is Outcome.ACCEPTED and self.store is not None:
-            self._unkept[row.source.key] = row
-        return delta, answer
-
-    def known(self, stream: str) -> str:
-        """A stream that can be asked for: one that has values, or the default."""
-        if name_of(stream) != "default" and not self.ledger.has(stream):
-            raise Problem(404, "unknown_stream", f"there is no stream {stream!r} yet")
-        return stream
-
-    async def retire(self, worker: str) -> Retired:
-        now = self.clock()
-        if all(row.source.worker != worker for row in self.ledger.known):
-            raise Problem(404, "unknown_worker", f"there is no worker {worker!r}")
-        rows = self.ledger.retire(worker, now=now)
-        if not rows:
-            what = f"nothing to retire: no source of worker {worker!r} is silent"
-            so = "those that run must be stopped first, those that said goodbye need it not"
-            raise Problem(409, "not_silent", f"{what}; {so}")
-        for row in rows:
-            self.noticed.state(row, now)
-            if row.upto and self.store is not None:
-                self._unkept[row.source.key] = row
-        await self._keep([row.source.key for row in rows])
-        return Retired(worker=worker, streams=sorted(row.source.stream for row in rows))
-
-    def why_not_ready(self) -> str | None:
-        if self.store is not None and self.store.storage.trouble:
-            return self.store.storage.trouble
-        left = self.ledger.listens_until - self.clock()
-        if left <= 0:
-            return None
-        return f"it listens for three heartbeats after its start, {left:.1f} s more"
 
 
 class App(FastAPI):

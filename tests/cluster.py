@@ -35,7 +35,8 @@ import coordinator_service.store
 import worker_service.app
 import worker_service.settings
 import worker_service.store
-from coordinator_service.app import App, Coordinator
+from coordinator_service.app import App
+from coordinator_service.coordinator import Coordinator
 from shared.protocol import REQUEST_BYTES_MAX
 from shared.serving.storage import Storage
 from shared.values import Floats

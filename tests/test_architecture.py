@@ -45,7 +45,7 @@ HOMES = {
     "starlette": {"coordinator_service.app", WAITS},
     "pydantic": {
         "worker_service.app", "worker_service.settings",
-        "coordinator_service.app", "coordinator_service.settings", WAITS,
+        "coordinator_service.told", "coordinator_service.settings", WAITS,
     },
     "pydantic_core": {"worker_service.intake"},
     "pydantic_settings": {"shared.serving.settings"},

@@ -1,0 +1,147 @@
+"""The coordinator without HTTP: the ledger, and all that stands around it.
+
+The ledger judges deltas and knows the answers. Here rows are written down before anything is said
+of them, what is judged is counted and logged, and deltas take turns with questions.
+"""
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Iterable
+from contextlib import suppress
+
+from coordinator_service.answers import Answers, Clock
+from coordinator_service.metrics import Metrics
+from coordinator_service.noticed import Noticed
+from coordinator_service.settings import Settings
+from coordinator_service.store import Store
+from coordinator_service.told import Retired
+from shared.ledger import Ledger, Outcome
+from shared.protocol import (
+    Delta,
+    MalformedMessage,
+    Receipt,
+    Refusal,
+    pack_response,
+    unpack_request,
+)
+from shared.rows import Row
+from shared.serving.errors import Problem
+from shared.serving.logs import facts
+from shared.serving.queries import name_of
+from shared.serving.room import Room
+from shared.serving.storage import NotWritten
+
+log = logging.getLogger("coordinator")
+
+
+class Coordinator:
+    def __init__(
+        self, settings: Settings, *, clock: Clock, wall: Clock, store: Store | None
+    ) -> None:
+        self.settings, self.clock, self.store = settings, clock, store
+        self.ledger = Ledger(
+            settings.epsilon,
+            number=1 + secrets.randbelow(2**64 - 1),
+            now=clock(),
+            heartbeat_s=settings.heartbeat_s,
+            rows=store.rows() if store else (),
+        )
+        self.answers = Answers(self.ledger, clock=clock, wall=wall)
+        self.room = Room(requests_max=settings.requests_max, bytes_max=settings.work_bytes_max)
+        self.metrics = Metrics(self.ledger, self.room, clock, store)
+        self.noticed = Noticed(self.answers)
+        self._turns = asyncio.Lock()
+        self._unkept: dict[tuple[str, int], Row] = {}  # changed, and not known to be written down
+        if store is not None:
+            what = facts(file=str(store.storage.path), rows=len(list(self.ledger.rows)))
+            log.info("storage opened", extra=what)
+
+    async def watch(self) -> None:
+        """Notice who turns silent, also while nobody asks."""
+        while True:
+            await asyncio.sleep(self.settings.heartbeat_s)
+            rows, now = list(self.ledger.known), self.clock()
+            for row in rows:
+                self.noticed.state(row, now)
+            self.noticed.names(rows)
+            with suppress(NotWritten):
+                await self._keep(self._unkept)
+
+    async def turn(self) -> None:
+        """One by one: between any two the event loop looks who else is there.
+
+        Else a thousand workers that come back at once are all heard before the next question is.
+        """
+        async with self._turns:
+            await asyncio.sleep(0)
+
+    async def receive(self, body: bytes) -> bytes:
+        """Judge a request of deltas, each alone."""
+        try:
+            deltas = unpack_request(body)
+        except MalformedMessage as error:
+            raise Problem(400, "malformed", str(error)) from None
+        judged = [self._judged(data) for data in deltas]
+        await self._keep([delta.source.key for delta, _ in judged if delta])
+        answer = pack_response([answer for _, answer in judged])
+        self.metrics.carried(len(body), len(answer))
+        return answer
+
+    async def _keep(self, sources: Iterable[tuple[str, int]]) -> None:
+        """Have their rows written down before anything is said of them."""
+        rows = {source: self._unkept[source] for source in sources if source in self._unkept}
+        if not rows or self.store is None:
+            return
+        await self.store.save(rows.values())
+        for source, row in rows.items():
+            if self._unkept.get(source) is row:
+                del self._unkept[source]
+
+    def _judged(self, data: bytes) -> tuple[Delta | None, Receipt | Refusal]:
+        now = self.clock()
+        delta, outcome, answer = self.ledger.judge(data, now=now)
+        if delta is None:
+            self.metrics.judged("none", outcome)
+            log.warning("delta refused", extra=facts(bytes=len(data), why=answer))
+            return None, answer
+        form = delta.form.name.lower()
+        self.metrics.judged(form, outcome)
+        worker, stream, _ = delta.source
+        what = facts(worker=worker, stream=stream, form=form, upto=delta.upto, bytes=len(data))
+        log.info("delta %s", outcome, extra=what)
+        row = self.ledger.row(delta.source)
+        self.noticed.state(row, now)
+        if outcome is Outcome.ACCEPTED and self.store is not None:
+            self._unkept[row.source.key] = row
+        return delta, answer
+
+    def known(self, stream: str) -> str:
+        """A stream that can be asked for: one that has values, or the default."""
+        if name_of(stream) != "default" and not self.ledger.has(stream):
+            raise Problem(404, "unknown_stream", f"there is no stream {stream!r} yet")
+        return stream
+
+    async def retire(self, worker: str) -> Retired:
+        now = self.clock()
+        if all(row.source.worker != worker for row in self.ledger.known):
+            raise Problem(404, "unknown_worker", f"there is no worker {worker!r}")
+        rows = self.ledger.retire(worker, now=now)
+        if not rows:
+            what = f"nothing to retire: no source of worker {worker!r} is silent"
+            so = "those that run must be stopped first, those that said goodbye need it not"
+            raise Problem(409, "not_silent", f"{what}; {so}")
+        for row in rows:
+            self.noticed.state(row, now)
+            if row.upto and self.store is not None:
+                self._unkept[row.source.key] = row
+        await self._keep([row.source.key for row in rows])
+        return Retired(worker=worker, streams=sorted(row.source.stream for row in rows))
+
+    def why_not_ready(self) -> str | None:
+        if self.store is not None and self.store.storage.trouble:
+            return self.store.storage.trouble
+        left = self.ledger.listens_until - self.clock()
+        if left <= 0:
+            return None
+        return f"it listens for three heartbeats after its start, {left:.1f} s more"

@@ -1,0 +1,136 @@
+"""What the coordinator tells: the shapes of its answers, with their words.
+
+The words under a field are its description in the documentation, at `/docs`.
+"""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Told(BaseModel):
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+
+class Workers(Told):
+    live: int
+    """Sources of the stream that keep their promise: they were heard of within three heartbeats."""
+    silent: int
+    """Sources that may have received values which the answer does not cover."""
+
+
+class Said(Told):
+    """What every answer says of itself."""
+
+    stream: str
+    count: int
+    """How many values the answer covers."""
+    epsilon: float
+    """What the operator promised: the median's `rank_error` is at most this."""
+    exact: bool
+    """No acknowledged value could make the answer another."""
+    complete: bool
+    """Nobody is silent, and the coordinator has listened for three heartbeats."""
+    workers: Workers
+    as_of: str
+    """When the answer was made; it stays the same until something changes it."""
+
+
+class Median(Said):
+    median: float | None
+    low: float | None
+    """The true median is certainly no less; null where nothing bounds it."""
+    high: float | None
+    """The true median is certainly no more; null where nothing bounds it."""
+    rank_error: float
+    """The certificate: the median's rank is off by at most this share of all ranks."""
+
+
+class Quantile(Told):
+    q: float
+    value: float | None
+    low: float | None
+    """The true quantile is certainly no less; null where nothing bounds it."""
+    high: float | None
+    """The true quantile is certainly no more; null where nothing bounds it."""
+    rank_error: float
+    """The certificate: the value's rank is off by at most this share of all ranks."""
+
+
+class Quantiles(Said):
+    quantiles: list[Quantile]
+
+
+class Source(Told):
+    worker: str
+    stream: str
+    source: str
+    """A number drawn when its data began: it tells this source from all others."""
+    state: Literal["live", "silent", "gone", "retired"]
+    """`gone` has said goodbye."""
+    count: int
+    """How many of its values are covered."""
+    allowance: float
+    """How many ranks it may have moved since it last spoke."""
+    patience: int
+    """How many values it may have received since it last spoke."""
+    rank_shift: float
+    """How many ranks it was off when it last spoke."""
+    deltas: int
+    bytes: int
+    """Of the bodies of its deltas."""
+    raw_bytes: int
+    """Of the bodies that its users sent."""
+    last_heard_s: float | None
+    """Seconds ago; null: not since the coordinator started."""
+
+
+class WorkersList(BaseModel):
+    workers: list[Source]
+
+
+class Picture(Told):
+    x: list[float]
+    """Knots, in order; straight lines lead from one to the next."""
+    below: list[float]
+    """How many values lie below each knot."""
+    upto: list[float]
+    """How many lie up to it; where that is more, the picture jumps."""
+
+
+class ExplainedRow(Source):
+    share_below: float
+    """Of its values, the share below the answer."""
+    share_upto: float
+    """Of its values, the share up to the answer."""
+    picture: Picture
+
+
+class Explanation(Said, Quantile):
+    rows: list[ExplainedRow]
+
+
+class StreamSummary(BaseModel):
+    stream: str
+    count: int
+    sources: int
+
+
+class Streams(BaseModel):
+    streams: list[StreamSummary]
+
+
+class Retired(BaseModel):
+    worker: str
+    streams: list[str]
+
+
+class Health(BaseModel):
+    status: str
+    epsilon: float
+    heartbeat_s: float
+    storage: str
+
+
+class Ready(BaseModel):
+    ready: bool
