@@ -17,7 +17,9 @@ def main() -> None:
     with or_leave():
         store = open_store(settings)
         serve(
-            lambda fail: create_app(settings, clock=clock, wall=time.time, fail=fail, store=store),
+            lambda fail, stopping: create_app(
+                settings, clock=clock, wall=time.time, fail=fail, stopping=stopping, store=store
+            ),
             host=settings.host,
             port=settings.port,
         )

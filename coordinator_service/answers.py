@@ -32,10 +32,11 @@ REST_S_MAX = 0.25  # a process may have stood still while it made one
 
 @dataclass(frozen=True)
 class Kept:
-    stream: str
+    """An answer as it was made: what the ledger said, and the bytes that readers get."""
+
+    answer: Answer
     body: bytes
     changes: int
-    until: float
     made: float
     rests_until: float
 
@@ -45,20 +46,25 @@ class Answers:
         self._ledger, self._clock, self._wall = ledger, clock, wall
         self._kept: dict[str, Kept] = {}
 
-    async def median(self, stream: str) -> bytes:
-        """The answer to `GET /median`."""
+    async def median(self, stream: str) -> Kept:
+        """The median of a stream, as it is now."""
         asked = self._clock()
-        while (kept := self._kept.get(stream)) and not self._answers(kept, asked):
+        while (kept := self._kept.get(stream)) and not (kept.made > asked or self._holds(kept)):
             pause = kept.rests_until - self._clock()
             if pause <= 0:
-                return self._made(stream).body
+                return self._made(stream)
             await sleep(pause)
-        return (kept or self._made(stream)).body
+        return kept or self._made(stream)
 
-    def _answers(self, kept: Kept, asked: float) -> bool:
-        """Whether it was made after it was asked for, or would be the same now."""
-        changes = self._ledger.changes(kept.stream)
-        return kept.made > asked or (kept.changes == changes and self._clock() < kept.until)
+    def median_at_once(self, stream: str) -> Kept:
+        """The same for who cannot wait."""
+        kept = self._kept.get(stream)
+        return kept if kept and self._holds(kept) else self._made(stream)
+
+    def _holds(self, kept: Kept) -> bool:
+        """Whether it would be the same if it were made now."""
+        unchanged = kept.changes == self._ledger.changes(kept.answer.stream)
+        return unchanged and self._clock() < kept.answer.until
 
     def _made(self, stream: str) -> Kept:
         changes, now = self._ledger.changes(stream), self._clock()
@@ -67,7 +73,7 @@ class Answers:
         fields = {"stream": stream, "median": found.pop("value")} | found | self._fields(answer)
         body, done = as_json(fields), self._clock()
         rests_until = done + min(done - now, REST_S_MAX)
-        kept = Kept(stream, body, changes, answer.until, now, rests_until)
+        kept = Kept(answer, body, changes, now, rests_until)
         self._kept.pop(stream, None)
         self._kept[stream] = kept
         if len(self._kept) > STREAMS_MAX:

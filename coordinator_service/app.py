@@ -9,18 +9,20 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Annotated, Any
 
-from fastapi import APIRouter, FastAPI, Path, Request, Response
-from fastapi.responses import JSONResponse, PlainTextResponse
+from fastapi import APIRouter, FastAPI, Path, Query, Request, Response
+from fastapi.responses import JSONResponse, PlainTextResponse, StreamingResponse
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 from starlette.types import Receive, Scope, Send
 
 from coordinator_service.answers import Clock
 from coordinator_service.coordinator import Coordinator
+from coordinator_service.history import LAST_S_MAX
 from coordinator_service.settings import Settings
 from coordinator_service.store import Store
 from coordinator_service.told import (
     Explanation,
     Health,
+    History,
     Median,
     Quantiles,
     Ready,
@@ -39,11 +41,23 @@ from shared.serving.tasks import vital
 MSGPACK = "application/msgpack"
 BINARY = {MSGPACK: {"schema": {"type": "string", "format": "binary"}}}
 
+LastS = Annotated[
+    float, Query(ge=1, le=LAST_S_MAX, description="of the last so many seconds, up to a day")
+]
 WorkerName = Annotated[str, Path(max_length=NAME_MAX, description="as in `GET /workers`")]
 
 RECEIPTS: dict[int | str, dict[str, Any]] = {
     200: {"content": BINARY, "description": "for each delta, in order, a receipt or a refusal"}
 }
+
+EVENT_STREAM = "text/event-stream"
+EVENTS: dict[int | str, dict[str, Any]] = {
+    200: {
+        "content": {EVENT_STREAM: {"schema": {"type": "string"}}},
+        "description": "events without an end; the data of each is what `GET /median` says",
+    }
+}
+NOT_STORED = {"cache-control": "no-store", "x-accel-buffering": "no"}  # nor held up by a proxy
 
 
 class App(FastAPI):
@@ -58,7 +72,7 @@ class App(FastAPI):
             await self.coordinator.turn()
         if hot and not scope["query_string"]:
             with suppress(Exception):  # whatever it is, FastAPI's route meets it again, and says so
-                body = await self.coordinator.answers.median("default")
+                body = (await self.coordinator.answers.median("default")).body
         if body is None:
             await super().__call__(scope, receive, send)
             return
@@ -69,21 +83,24 @@ class App(FastAPI):
         await send({"type": "http.response.body", "body": body})
 
 
-def create_app(
+def create_app(  # noqa: PLR0913  settings, and by name what it runs on
     settings: Settings,
     *,
     clock: Clock,
     wall: Clock,
     fail: Callable[[], None] = lambda: None,
+    stopping: asyncio.Event | None = None,
     store: Store | None = None,
 ) -> App:
-    coordinator = Coordinator(settings, clock=clock, wall=wall, store=store)
+    stopping = stopping or asyncio.Event()
+    coordinator = Coordinator(settings, clock=clock, wall=wall, stopping=stopping, store=store)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         async with (
             tended(store.storage if store else None, fail=fail),
             vital(coordinator.watch(), name="watch", fail=fail),
+            vital(coordinator.live.watch(), name="live answers", fail=fail),
         ):
             yield
 
@@ -116,7 +133,36 @@ def reads(coordinator: Coordinator) -> APIRouter:
         """The median of all values in a stream, and how wrong it can be; null if there are none."""
         found = await answers.median(coordinator.known(stream))
         coordinator.metrics.median_asked()
-        return Response(found, media_type="application/json")
+        return Response(found.body, media_type="application/json")
+
+    @router.get(
+        "/median/events",
+        dependencies=[only("stream")],
+        response_class=Response,
+        responses=EVENTS
+        | responses(_404=UNKNOWN, _422=NO_NAME, _503="as many listen as there may be"),
+    )
+    async def get_median_events(stream: Stream = "default") -> Response:
+        """The median live: server-sent events, each with what `GET /median` says.
+
+        One comes at once, another whenever the answer changes enough to matter, or a second after
+        any other change; where there is none, a comment each heartbeat.
+        """
+        events = await coordinator.live.events(coordinator.known(stream))
+        asked("events")
+        return StreamingResponse(events, media_type=EVENT_STREAM, headers=NOT_STORED)
+
+    @router.get(
+        "/median/history",
+        dependencies=[only("stream", "last_s")],
+        response_model=History,
+        responses=responses(_404=UNKNOWN, _422="not a name, or not so many seconds"),
+    )
+    async def get_median_history(stream: Stream = "default", last_s: LastS = 300) -> Response:
+        """What the median was, as far as it is remembered: for a plot."""
+        found = await coordinator.history(coordinator.known(stream), last_s)
+        asked("history")
+        return JSONResponse(found)
 
     @router.get(
         "/quantile",

@@ -9,8 +9,11 @@ import logging
 import secrets
 from collections.abc import Iterable
 from contextlib import suppress
+from typing import Any
 
 from coordinator_service.answers import Answers, Clock
+from coordinator_service.history import Histories
+from coordinator_service.live import Live
 from coordinator_service.metrics import Metrics
 from coordinator_service.noticed import Noticed
 from coordinator_service.settings import Settings
@@ -37,9 +40,15 @@ log = logging.getLogger("coordinator")
 
 class Coordinator:
     def __init__(
-        self, settings: Settings, *, clock: Clock, wall: Clock, store: Store | None
+        self,
+        settings: Settings,
+        *,
+        clock: Clock,
+        wall: Clock,
+        stopping: asyncio.Event,
+        store: Store | None,
     ) -> None:
-        self.settings, self.clock, self.store = settings, clock, store
+        self.settings, self.clock, self._wall, self.store = settings, clock, wall, store
         self.ledger = Ledger(
             settings.epsilon,
             number=1 + secrets.randbelow(2**64 - 1),
@@ -48,8 +57,10 @@ class Coordinator:
             rows=store.rows() if store else (),
         )
         self.answers = Answers(self.ledger, clock=clock, wall=wall)
+        self._histories = Histories()
+        self.live = Live(self.ledger, self.answers, self._histories, clock=clock, stopping=stopping)
         self.room = Room(requests_max=settings.requests_max, bytes_max=settings.work_bytes_max)
-        self.metrics = Metrics(self.ledger, self.room, clock, store)
+        self.metrics = Metrics(self.ledger, self.answers, self.live, self.room, store)
         self.noticed = Noticed(self.answers)
         self._turns = asyncio.Lock()
         self._unkept: dict[tuple[str, int], Row] = {}  # changed, and not known to be written down
@@ -121,6 +132,12 @@ class Coordinator:
         if name_of(stream) != "default" and not self.ledger.has(stream):
             raise Problem(404, "unknown_stream", f"there is no stream {stream!r} yet")
         return stream
+
+    async def history(self, stream: str, last_s: float) -> dict[str, Any]:
+        """What the median was in the last so many seconds, and is."""
+        self._histories.look(stream)
+        self._histories.add(await self.answers.median(stream))
+        return self._histories.told(stream, last_s, now=self.clock(), wall=self._wall())
 
     async def retire(self, worker: str) -> Retired:
         now = self.clock()

@@ -1,26 +1,26 @@
 """What a coordinator tells Prometheus. Totals are counted as things happen; gauges when asked."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import cast
 
-from prometheus_client import CollectorRegistry, Counter, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from coordinator_service.answers import Answers
+from coordinator_service.live import Live
 from coordinator_service.store import Store
 from shared.ledger import Ledger
 from shared.rank_shift import Estimate
 from shared.serving.metrics import OfRoom, OfStorage
 from shared.serving.room import Room
 
-Clock = Callable[[], float]
-
 
 class OfLedger(Collector):
     """Gauges of each stream: its median, how wrong that can be, and who is there."""
 
-    def __init__(self, ledger: Ledger, clock: Clock) -> None:
-        self._ledger, self._clock = ledger, clock
+    def __init__(self, ledger: Ledger, answers: Answers) -> None:
+        self._ledger, self._answers = ledger, answers
 
     def collect(self) -> Iterable[Metric]:
         def gauge(name: str, words: str, *labels: str) -> GaugeMetricFamily:
@@ -37,7 +37,7 @@ class OfLedger(Collector):
         )
         sources = gauge("sources", "Sources of the stream", "state")
         for stream in self._ledger.streams:
-            answer = self._ledger.answer(stream=stream, now=self._clock())
+            answer = self._answers.median_at_once(stream).answer
             estimate = cast(Estimate, answer.estimate)  # as it has values
             median.add_metric([stream], estimate.value)
             error.add_metric([stream], estimate.rank_error)
@@ -49,9 +49,11 @@ class OfLedger(Collector):
 
 
 class Metrics:
-    def __init__(self, ledger: Ledger, room: Room, clock: Clock, store: Store | None) -> None:
+    def __init__(
+        self, ledger: Ledger, answers: Answers, live: Live, room: Room, store: Store | None
+    ) -> None:
         self.registry = registry = CollectorRegistry()
-        registry.register(OfLedger(ledger, clock))
+        registry.register(OfLedger(ledger, answers))
         registry.register(OfRoom("coordinator", room))
         if store is not None:
             registry.register(OfStorage("coordinator", store.storage))
@@ -64,6 +66,9 @@ class Metrics:
         )
         self._received = counter("received_bytes", "Bytes of bodies that workers sent")
         self._sent = counter("sent_bytes", "Bytes of bodies that went back to workers")
+        Gauge(
+            "median_coordinator_listeners", "Streams of events that are open", registry=registry
+        ).set_function(lambda: live.listeners)
         self._queries = counter("queries", "Questions that were answered", "endpoint")
         self.median_asked = self._queries.labels("median").inc  # on the hot path
 

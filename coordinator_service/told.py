@@ -46,6 +46,22 @@ class Median(Said):
     """The certificate: the median's rank is off by at most this share of all ranks."""
 
 
+class History(Told):
+    """Columns, oldest first: what the answer was, until the next one."""
+
+    stream: str
+    step_s: float
+    """Of each step of so many seconds the last answer is kept."""
+    at: list[float]
+    """Seconds since 1970; the first may lie before what was asked for, as it held into it."""
+    median: list[float]
+    low: list[float | None]
+    high: list[float | None]
+    rank_error: list[float]
+    count: list[int]
+    complete: list[bool]
+
+
 class Quantile(Told):
     q: float
     value: float | None

@@ -42,6 +42,9 @@ COORDINATOR = schemathesis.openapi.from_dict(
         coordinator_service.settings.Settings(), clock=clock, wall=clock
     ).openapi()
 )
+ENDS = COORDINATOR.exclude(
+    path="/median/events"
+)  # whose answer has no end: test_live.py asks there
 WORKER = schemathesis.openapi.from_dict(
     worker_service.app.create_app(worker_service.settings.Settings(), clock=clock).openapi()
 )
@@ -96,7 +99,7 @@ def check(case: schemathesis.Case[Any], service: Service, *, excluded: Sequence[
     case.validate_response(response, excluded_checks=list(excluded))
 
 
-@COORDINATOR.parametrize()
+@ENDS.parametrize()
 @settings(max_examples=EXAMPLES, derandomize=True)
 def test_the_coordinator_does_what_it_documents(
     case: schemathesis.Case[Any], services: tuple[Service, Service]

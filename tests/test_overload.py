@@ -461,7 +461,7 @@ def test_an_answer_rests_as_long_as_it_took_and_covers_all_that_came_before_its_
         return answer
 
     async def count() -> int:
-        return int(json.loads(await answers.median("default"))["count"])
+        return int(json.loads((await answers.median("default")).body)["count"])
 
     async def story() -> None:
         heard(cut(outbox, 1))

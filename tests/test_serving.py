@@ -450,7 +450,7 @@ def test_a_body_whose_sender_went_away_is_cut_short() -> None:
 
 
 def test_a_server_that_fails_stops_and_says_so() -> None:
-    server = Server(uvicorn.Config(FastAPI()))
+    server = Server(uvicorn.Config(FastAPI()), asyncio.Event())
     assert not server.failed
     server.fail()
     assert server.failed
@@ -461,7 +461,7 @@ def serve_with(run: Callable[[Server], None], monkeypatch: pytest.MonkeyPatch) -
     """As if the server, once it is made, ran like this."""
     monkeypatch.setattr(sys, "setswitchinterval", lambda _: None)
     monkeypatch.setattr(Server, "run", run)
-    serve(lambda _: FastAPI(), host="127.0.0.1", port=0)
+    serve(lambda _, __: FastAPI(), host="127.0.0.1", port=0)
 
 
 def test_a_server_that_was_interrupted_leaves_in_peace(monkeypatch: pytest.MonkeyPatch) -> None:

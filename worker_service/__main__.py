@@ -16,7 +16,7 @@ def main() -> None:
     with or_leave():
         store = open_store(settings)
         serve(
-            lambda fail: create_app(settings, clock=clock, fail=fail, store=store),
+            lambda fail, _: create_app(settings, clock=clock, fail=fail, store=store),
             host=settings.host,
             port=settings.port,
         )
