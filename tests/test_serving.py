@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 import re
+import socket
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,7 +23,7 @@ from shared.serving.errors import Problem, answer_errors, responses
 from shared.serving.logs import JsonLines, TextLines, as_of, facts, start_logging
 from shared.serving.queries import Q, Stream, name_of
 from shared.serving.room import Place, Room
-from shared.serving.server import Server, clock, serve
+from shared.serving.server import Connection, Server, clock, serve
 from shared.serving.settings import PREFIX, ServiceSettings
 
 TOP = Path(__file__).parent.parent
@@ -523,3 +524,82 @@ def test_no_value_in_a_line_of_text_can_be_read_as_another(value: object, shown:
     record = logging.LogRecord("uvicorn.error", logging.INFO, "", 0, "here", (), None)
     record.__dict__ |= facts(stream=value)
     assert TextLines().format(record).endswith(f" uvicorn: here stream={shown}")
+
+
+# Connections
+
+
+class Endless:
+    """An app that says more and more, until its client is gone."""
+
+    def __init__(self) -> None:
+        self.gone, self.pieces = asyncio.Event(), 0
+
+    async def __call__(self, _: Any, receive: Any, send: Any) -> None:
+        watching = asyncio.create_task(self._until_gone(receive))
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        while not self.gone.is_set():
+            await send({"type": "http.response.body", "body": bytes(50_000), "more_body": True})
+            self.pieces += 1
+        await watching
+
+    async def _until_gone(self, receive: Any) -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        self.gone.set()
+
+
+def served(app: Endless, story: Callable[[socket.socket], Any]) -> None:
+    """Behind a connection of ours, to a client who has little room for what he does not read."""
+    config = uvicorn.Config(app, http=Connection, log_config=None, lifespan="off")
+    server = Server(config, asyncio.Event())
+
+    async def told() -> None:
+        with socket.socket() as listens, socket.socket() as client:
+            listens.bind(("127.0.0.1", 0))
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            client.setblocking(False)
+            running = asyncio.create_task(server.serve([listens]))
+            async with asyncio.timeout(30):
+                while not server.started:
+                    await asyncio.sleep(0.01)
+                loop = asyncio.get_running_loop()
+                await loop.sock_connect(client, listens.getsockname())
+                await loop.sock_sendall(client, b"GET / HTTP/1.1\r\nhost: here\r\n\r\n")
+                await story(client)
+                client.close()
+                await app.gone.wait()
+            server.should_exit = True
+            await running
+
+    asyncio.run(told())
+
+
+def test_a_client_who_reads_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shared.serving.server.STALLED_S_MAX", 0.2)
+    app = Endless()
+
+    async def story(_: socket.socket) -> None:
+        await app.gone.wait()
+
+    served(app, story)
+
+
+def test_a_client_who_reads_slowly_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    """He has long been slower than he is spoken to when he goes by himself."""
+    monkeypatch.setattr("shared.serving.server.STALLED_S_MAX", 5.0)
+    app, stalls = Endless(), list[float]()
+    stall = Connection.pause_writing
+
+    def counted(connection: Connection) -> None:
+        stalls.append(app.pieces)
+        stall(connection)
+
+    monkeypatch.setattr(Connection, "pause_writing", counted)
+
+    async def story(client: socket.socket) -> None:
+        while len(stalls) < 5:
+            assert await asyncio.get_running_loop().sock_recv(client, 2**20)
+        assert not app.gone.is_set()
+
+    served(app, story)
