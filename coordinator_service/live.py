@@ -106,6 +106,7 @@ class Live:
         self._ledger, self._answers, self._histories = ledger, answers, histories
         self._clock, self._stopping = clock, stopping
         self._listeners: dict[str, set[Listener]] = {}
+        self._failing: set[str] = set()
         self._remembers_at = clock()
 
     @property
@@ -164,8 +165,11 @@ class Live:
         try:
             kept = await self._answers.median(stream)
         except Exception:
-            log.exception("no answer can be made", extra=facts(stream=stream))
+            if stream not in self._failing:
+                self._failing.add(stream)
+                log.exception("no answer can be made", extra=facts(stream=stream))
             return
+        self._failing.discard(stream)
         self._histories.add(kept)
         now = self._clock()
         for listener in self._listeners.get(stream, ()):

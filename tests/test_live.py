@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from coordinator_service.answers import Kept
-from coordinator_service.live import LATE_S, Listener, matters
+from coordinator_service.live import LATE_S, LOOK_S, Listener, matters
 from shared.ledger import Answer
 from shared.rank_shift import Estimate
 from tests.cluster import Cluster, Node, until
@@ -246,6 +246,8 @@ def test_an_answer_that_cannot_be_made_is_logged_and_the_coordinator_goes_on(
                 return "no answer can be made" in caplog.text
 
             await until(is_logged, "it is logged")
+            await asyncio.sleep(3 * LOOK_S)
+        assert caplog.text.count("no answer can be made") == 1
         while (await data(events))["count"] < 3:
             pass
         assert node.failed == []
