@@ -48,7 +48,6 @@ taken: at most what it held back then, and what it took since. That is in no ans
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from enum import StrEnum
 
 from numpy.typing import ArrayLike
 
@@ -60,6 +59,7 @@ from shared.protocol import (
     HEARTBEAT_S_MAX,
     NO_MARK,
     SILENT_HEARTBEATS,
+    Cause,
     Delta,
     Form,
     Receipt,
@@ -86,19 +86,6 @@ ECHO_S = 0.05  # an answer is not complete before; but whatever a coordinator sa
 CLOCKS = 1.05  # no two clocks, of worker and coordinator, run apart by more than this factor
 
 
-class Cause(StrEnum):
-    """Why something is said."""
-
-    SHIFT = "shift"  # the allowance is used up
-    PATIENCE = "patience"  # that is used up, as it is before the first receipt
-    ECHO = "echo"  # the coordinator waits for its number, to know that this source is live
-    LINGER = "linger"  # nothing came for a while, and something is not covered yet
-    HEARTBEAT = "heartbeat"
-    FLUSH = "flush"  # somebody asked for it
-    REPAIR = "repair"  # the coordinator holds another picture than was thought
-    GOODBYE = "goodbye"
-
-
 class NotTaken(RuntimeError):
     """No value is taken now; the message says why."""
 
@@ -119,7 +106,6 @@ class Flight:
     delta: Delta
     makes: Held
     grant: Grant  # by which it lives meanwhile
-    cause: Cause
 
 
 class Outbox:
@@ -382,6 +368,7 @@ class Outbox:
             shift=0,
             digest_error=self.digest.rank_error_max,
             ledger=self._ledger,
+            cause=cause,
             final=self._closing,
             raw=self.raw,
             home=self._home if form is Form.WHOLE else 0,
@@ -392,7 +379,7 @@ class Outbox:
         data = pack_delta(delta)
         self._cause = None
         makes = Held(delta.upto, mark_of(data), picture, delta.shift)
-        return Flight(data, delta, makes, self.grant, cause)
+        return Flight(data, delta, makes, self.grant)
 
     def _allowance(self, count: int) -> float:
         """What to expect when so many values are covered: the own part grows with them.

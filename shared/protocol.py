@@ -12,10 +12,10 @@ Counting does not name a picture: two deltas can reach the same `upto`. So the b
 a **mark**, a hash, that names the row they make; and each delta says on which mark, its `base`, it
 was drawn. A repeated delta is known by its mark, a stranger's by its base.
 
-    delta       [1, worker, stream, number, base, since, upto, form, knots, weights, shift,
-                 digest error in millionths, ledger, final, raw]   of a whole also: home, homes
-                 that were before
-    receipt     [1, upto, mark, allowance, patience, epsilon, heartbeat_s, ledger]
+    delta       [2, worker, stream, number, base, since, upto, form, knots, weights, shift,
+                 digest error in millionths, ledger, 2 * cause + final, raw]   of a whole also:
+                 home, homes that were before
+    receipt     [2, upto, mark, allowance, patience, epsilon, heartbeat_s, ledger]
     request     [delta, ...]   each a byte string of its own, so that a bad one harms no other
     response    [receipt or refusal, ...]   in the request's order; a refusal is [code, sentence]
 
@@ -24,6 +24,9 @@ directory, and anew when a directory is found to be another than it was. Only wh
 has one. It tells two copies of one source apart; with the homes that the directory had before,
 newest first, it tells which is a copy of which. Only a whole replaces what was, so only wholes name
 homes.
+
+Why a delta is said, its **cause**, is told to those who look on: nothing is decided by it. It
+shares a byte with `final`, so that it costs none.
 
 Segments travel in the digits they need. `knots` begins with a step: then an integer is how many
 multiples of 2**step the knot lies after the last such knot, a float is a knot as it is, and nil is
@@ -51,7 +54,7 @@ from shared.picture import NO_SEGMENTS, Picture, Segments
 from shared.rank_shift import SIXTEEN, Grant
 from shared.values import EXACT_MAX
 
-VERSION = 1
+VERSION = 2  # of all messages; in 1 no delta told its cause
 MARK_BYTES = 8
 NO_MARK = bytes(MARK_BYTES)  # of a row that no delta has made yet
 ID_MAX = 2**64 - 1
@@ -84,6 +87,22 @@ class Form(IntEnum):
     WHOLE = 2
 
 
+class Cause(IntEnum):
+    """Why something is said; from 1, so that no cause is false."""
+
+    SHIFT = 1  # the allowance is used up
+    PATIENCE = 2  # that is used up, as it is before the first receipt
+    ECHO = 3  # the coordinator waits for its number, to know that this source is live
+    LINGER = 4  # nothing came for a while, and something is not covered yet
+    HEARTBEAT = 5
+    FLUSH = 6  # somebody asked for it
+    REPAIR = 7  # the coordinator holds another picture than was thought
+    GOODBYE = 8
+
+
+WHY_MIN, WHY_MAX = 2 * min(Cause), 2 * max(Cause) + 1  # as cause and final travel, in one
+
+
 class Source(NamedTuple):
     """One stream on one worker; the number, drawn when its data began, tells it from all others."""
 
@@ -108,6 +127,7 @@ class Delta:
     shift: float  # measured after this delta
     digest_error: float
     ledger: int  # as in the receipt that the source read last; 0: it has read none
+    cause: Cause
     final: bool = False
     raw: int = 0  # bytes of values that users have sent, since the source began
     home: int = 0  # of a whole: where its source is kept; 0: in memory only
@@ -165,7 +185,8 @@ def pack_delta(delta: Delta) -> bytes:
         _packed_knots(delta.segments), _packed_weights(delta.segments),
         int(delta.shift * SIXTEEN),
         math.ceil(delta.digest_error * MILLION * EXACTLY), delta.ledger,
-        int(delta.final), delta.raw, *([delta.home, *delta.former] if delta.home else []),
+        2 * delta.cause + delta.final, delta.raw,
+        *([delta.home, *delta.former] if delta.home else []),
     ])  # fmt: skip
 
 
@@ -173,9 +194,10 @@ def unpack_delta(data: bytes) -> Delta:
     match _unpacked(data, DELTA_BYTES_MAX, 2):
         case [
             version, worker, stream, number, base, since, upto, form, knots, weights, shift,
-            digest_error, ledger, final, raw, *homes,
+            digest_error, ledger, why, raw, *homes,
         ] if _is_ours(version) and len(homes) <= 1 + FORMER_MAX:  # fmt: skip
             since, upto = _whole("since", since, UPTO_MAX), _whole("upto", upto, UPTO_MAX)
+            why = _whole("cause and final", why, WHY_MAX, WHY_MIN)
             return _consistent(
                 Delta(
                     source=Source(
@@ -191,13 +213,14 @@ def unpack_delta(data: bytes) -> Delta:
                     shift=_whole("shift", shift, SIXTEENTHS_MAX) / SIXTEEN,
                     digest_error=_whole("digest error", digest_error, MILLION // 2, 1) / MILLION,
                     ledger=_whole("ledger", ledger, ID_MAX),
-                    final=bool(_whole("final", final, 1)),
+                    cause=Cause(why // 2),
+                    final=bool(why % 2),
                     raw=_whole("raw", raw, ID_MAX),
                     home=_whole("home", homes[0], HOME_MAX, 1) if homes else 0,
                     former=tuple(_whole("former home", one, HOME_MAX, 1) for one in homes[1:]),
                 )
             )
-    raise MalformedMessage("these bytes are not a delta, or not one of version 1")
+    raise MalformedMessage(f"these bytes are not a delta, or not one of version {VERSION}")
 
 
 def pack_receipt(receipt: Receipt) -> bytes:
@@ -265,7 +288,7 @@ def _receipt(fields: Any) -> Receipt:
                 heartbeat_s=heartbeat_s,
                 ledger=_whole("ledger", ledger, ID_MAX),
             )
-    raise MalformedMessage("these bytes are not a receipt, or not one of version 1")
+    raise MalformedMessage(f"these bytes are not a receipt, or not one of version {VERSION}")
 
 
 def _packed(message: list[Any]) -> bytes:

@@ -8,13 +8,14 @@ import pytest
 
 from shared.digest import Digest
 from shared.ledger import CLAIMS_MAX, Answer, Ledger
-from shared.outbox import CLOCKS, ECHO_S, Cause, NotTaken, Outbox
+from shared.outbox import CLOCKS, ECHO_S, NotTaken, Outbox
 from shared.picture import Segments
 from shared.protocol import (
     FORMER_MAX,
     HEARTBEAT_S_MAX,
     NO_MARK,
     SILENT_HEARTBEATS,
+    Cause,
     Delta,
     Form,
     Receipt,
@@ -409,9 +410,7 @@ def test_a_source_that_nobody_ever_heard_of_acknowledges_nothing() -> None:
 
 
 def cause_of(outbox: Outbox, now: float = 0.0) -> Cause:
-    cut(outbox, now)
-    assert outbox.flight is not None
-    return outbox.flight.cause
+    return unpack_delta(cut(outbox, now)).cause
 
 
 def test_it_says_why_it_speaks() -> None:

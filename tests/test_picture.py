@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from shared.ledger import Ledger
 from shared.picture import NO_SEGMENTS, NOTHING, Picture, Segments, Total
-from shared.protocol import NO_MARK, Delta, Form, Source, pack_delta
+from shared.protocol import NO_MARK, Cause, Delta, Form, Source, pack_delta
 from shared.values import Floats
 from tests.exact import TALLY
 
@@ -275,7 +275,7 @@ def a_row(number: int, segments: Segments, shift: float) -> bytes:
         Delta(
             source=Source("w", "default", number), base=NO_MARK, since=0, upto=segments.weight,
             form=Form.WHOLE, segments=segments, shift=shift,
-            digest_error=1e-6, ledger=1,
+            digest_error=1e-6, ledger=1, cause=Cause.SHIFT,
         )
     )  # fmt: skip
 

@@ -28,6 +28,7 @@ from shared.protocol import (
     SEGMENTS_MAX,
     SIXTEENTHS_MAX,
     UPTO_MAX,
+    Cause,
     Delta,
     Form,
     MalformedMessage,
@@ -73,7 +74,7 @@ def any_delta(draw: st.DrawFn) -> Delta:
         source=Source(draw(NAME), draw(NAME), draw(NUMBER)), base=draw(MARK), since=since,
         upto=upto, form=form, segments=segments, shift=draw(st.integers(0, 16 * upto)) / 16,
         digest_error=draw(st.integers(1, 500_000)) / 1_000_000, ledger=draw(NUMBER),
-        final=draw(st.booleans()), raw=draw(NUMBER),
+        cause=draw(st.sampled_from(Cause)), final=draw(st.booleans()), raw=draw(NUMBER),
         home=homes[0], former=tuple(homes[1:]),
     )  # fmt: skip
 
@@ -86,14 +87,14 @@ def comparable(delta: Delta) -> dict[str, Any]:
 
 # knots 1, 1, 1.25 with steps of a quarter, and 7e300; weights 2, 4 and what is missing to 9
 FIELDS = [
-    1, "worker", "stream", 7, b"basebase", 0, 9, 2, [-2, 4, None, 1, 7e300], [1, 1, 2],
-    8, 500, 3, 1, 72,
+    2, "worker", "stream", 7, b"basebase", 0, 9, 2, [-2, 4, None, 1, 7e300], [1, 1, 2],
+    8, 500, 3, 17, 72,
 ]  # fmt: skip
 NAMES = ("version", "worker", "stream", "number", "base", "since", "upto", "form", "knots",
-         "weights", "shift", "digest_error", "ledger", "final", "raw",
+         "weights", "shift", "digest_error", "ledger", "cause_and_final", "raw",
 )  # fmt: skip
 HOME = 0xC0FFEE11
-RECEIPT_FIELDS = [1, 9, b"markmark", 16, 5, 0.01, 10.0, 3]
+RECEIPT_FIELDS = [2, 9, b"markmark", 16, 5, 0.01, 10.0, 3]
 RECEIPT_NAMES = (
     "version", "upto", "mark", "allowance", "patience", "epsilon", "heartbeat_s", "ledger"
 )  # fmt: skip
@@ -117,11 +118,21 @@ def test_a_delta_is_what_its_bytes_are_said_to_be() -> None:
     assert delta.segments.knots.tolist() == [1, 1, 1.25, 7e300]
     assert delta.segments.weights.tolist() == [2, 4, 3]
     assert (delta.shift, delta.digest_error) == (0.5, 0.0005)
-    assert (delta.ledger, delta.final, delta.raw) == (3, True, 72)
+    assert (delta.ledger, delta.cause, delta.final, delta.raw) == (3, Cause.GOODBYE, True, 72)
     assert pack_delta(delta) == packed()
     assert unpack_receipt(receipt()) == Receipt(
         upto=9, mark=b"markmark", grant=Grant(1.0, 5), epsilon=0.01, heartbeat_s=10.0, ledger=3
     )
+
+
+@pytest.mark.parametrize("final", [False, True])
+@pytest.mark.parametrize("cause", Cause)
+def test_a_delta_tells_its_cause_at_no_additional_byte(cause: Cause, final: bool) -> None:
+    data = packed(cause_and_final=2 * cause + final)
+    delta = unpack_delta(data)
+    assert (delta.cause, delta.final) == (cause, final)
+    assert pack_delta(delta) == data
+    assert len(data) == len(packed(cause_and_final=final)), "as long as with final alone"
 
 
 def test_a_whole_names_its_home_if_it_has_one() -> None:
@@ -218,7 +229,7 @@ NO_WHOLE: list[Any] = [None, True, 1.0, "1", b"1", [], -1]
 WRONG_NAMES = [None, 1, b"name", "", "a\n", "\x7f", "x" * (NAME_MAX + 1), ["name"]]
 WRONG_MARKS = [None, "basebase", b"", b"sevenby", b"nine byte", 0]
 BAD: list[tuple[str, list[Any], str]] = [
-    ("version", [0, 2, True, 1.0, None, "1"], "not a delta, or not one of version 1"),
+    ("version", [0, 1, 3, True, 2.0, None, "2"], "not a delta, or not one of version 2"),
     ("worker", WRONG_NAMES, "worker is not a name of 1 to 100 characters that can be printed"),
     ("stream", WRONG_NAMES, "stream is not a name of 1 to 100 characters that can be printed"),
     ("number", [*NO_WHOLE, -(2**63)], "number is not a whole number from 0 to"),
@@ -233,7 +244,7 @@ BAD: list[tuple[str, list[Any], str]] = [
     ("shift", [16 * 9 + 1], "shift is more than all values there are"),
     ("digest_error", [*NO_WHOLE, 0, 500_001], "digest error is not a whole number from 1"),
     ("ledger", NO_WHOLE, "ledger is not a whole number"),
-    ("final", [*NO_WHOLE, 2], "final is not a whole number from 0 to 1"),
+    ("cause_and_final", [*NO_WHOLE, 0, 1, 18], "cause and final is not a whole number from 2"),
     ("raw", NO_WHOLE, "raw is not a whole number"),
     ("home", [*NO_WHOLE, 0, HOME_MAX + 1], "home is not a whole number from 1 to 4294967295"),
     ("weights", [None, 5, b"", {}, [], [1, 1], [1, 1, 2, 3]], "one knot more than weights"),
@@ -266,7 +277,7 @@ def test_each_field_of_a_delta_is_looked_at(name: str, value: object, says: str)
 @pytest.mark.parametrize(
     ("name", "values", "says"),
     [
-        ("version", [0, 2, True, 1.0, None], "not a receipt, or not one of version 1"),
+        ("version", [0, 1, 3, True, 2.0, None], "not a receipt, or not one of version 2"),
         ("upto", [*NO_WHOLE, COUNT_MAX + 1], "upto is not a whole number"),
         ("mark", WRONG_MARKS, "mark is not a mark of 8 bytes"),
         ("allowance", [*NO_WHOLE, SIXTEENTHS_MAX + 1], "allowance is not a whole number"),
@@ -297,7 +308,8 @@ def with_segments(count: int, **changes: object) -> bytes:
     [
         packed(worker="x" * NAME_MAX, stream="\U0001f600" * NAME_MAX, number=ID_MAX, raw=ID_MAX),
         packed(upto=UPTO_MAX, shift=16 * UPTO_MAX),
-        packed(digest_error=500_000, final=1, ledger=ID_MAX), packed(digest_error=1, final=0),
+        packed(digest_error=500_000, cause_and_final=17, ledger=ID_MAX),
+        packed(digest_error=1, cause_and_final=2),
         packed(since=1, form=0, knots=None, weights=None, upto=1),
         packed(since=UPTO_MAX, form=0, knots=None, weights=None, upto=UPTO_MAX),
         packed(since=1, form=1, upto=10), packed(upto=6), packed(home=1), packed(home=HOME_MAX),

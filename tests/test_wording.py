@@ -6,7 +6,16 @@ import pytest
 from shared.clusters import Clusters
 from shared.digest import Digest
 from shared.picture import NOTHING, Picture, Segments
-from shared.protocol import NO_MARK, SEGMENTS_MAX, Delta, Form, Source, pack_delta, unpack_delta
+from shared.protocol import (
+    NO_MARK,
+    SEGMENTS_MAX,
+    Cause,
+    Delta,
+    Form,
+    Source,
+    pack_delta,
+    unpack_delta,
+)
 from shared.rank_shift import more, rank_shift, whole
 from shared.values import Floats
 from shared.wording import FEW, KNOTS_MAX, SAME, worded
@@ -26,7 +35,7 @@ def said(clusters: Clusters, picture: Picture, form: Form, segments: Segments) -
     delta = Delta(
         source=Source("w", "s", 1), base=NO_MARK, form=form, segments=segments,
         since=0 if form is Form.WHOLE else int(picture.weight), upto=clusters.count,
-        shift=0.0, digest_error=0.001, ledger=1,
+        shift=0.0, digest_error=0.001, ledger=1, cause=Cause.SHIFT,
     )  # fmt: skip
     return unpack_delta(pack_delta(delta)).drawn_on(picture)
 

@@ -752,6 +752,7 @@ def test_there_is_one_line_for_each_delta_and_none_for_values(
     record = next(one for one in caplog.records if one.message == "delta signed")
     facts = record.__dict__["facts"]
     assert (facts["stream"], facts["form"], facts["since"]) == ("default", "whole", 0)
+    assert facts["cause"] == "patience"
 
 
 async def retried(node: Node, times: int) -> bool:

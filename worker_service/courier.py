@@ -365,7 +365,7 @@ def _facts(flight: Flight, receipt: Receipt) -> dict[str, Any]:
     return facts(
         stream=delta.source.stream,
         form=delta.form.name.lower(),
-        cause=flight.cause.value,
+        cause=delta.cause.name.lower(),
         since=delta.since,
         upto=delta.upto,
         bytes=len(flight.data),

@@ -82,8 +82,8 @@ class Metrics:
         return generate_latest(self.registry)
 
     def answered(self, flight: Flight, signed: bool) -> None:
-        form = flight.delta.form.name.lower()
-        self._deltas.labels(flight.cause.value, form, str(signed).lower()).inc()
+        cause, form = flight.delta.cause.name.lower(), flight.delta.form.name.lower()
+        self._deltas.labels(cause, form, str(signed).lower()).inc()
 
     def refused(self, code: str) -> None:
         self._refused.labels(code).inc()
