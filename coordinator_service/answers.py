@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from shared.ledger import Answer, Ledger
+from shared.protocol import Cause
 from shared.rows import Row
 from shared.serving.logs import as_of
 
@@ -141,6 +142,7 @@ class Answers:
             "patience": row.counted.patience,
             "rank_shift": row.shift,
             "deltas": row.deltas,
+            "causes": _causes(row),
             "bytes": row.bytes_,
             "raw_bytes": row.raw,
             "last_heard_s": finite(round(now - heard_at, 3)),
@@ -164,6 +166,12 @@ class Answers:
             return as_json(fields | {"rows": explained})
 
         return written
+
+
+def _causes(row: Row) -> dict[str, int]:
+    """How many of its deltas were said for each, of those that there were."""
+    counted = zip(Cause, row.causes, strict=True)
+    return {cause.name.lower(): many for cause, many in counted if many}
 
 
 def _share(row: Row, answer: Answer) -> dict[str, Any]:

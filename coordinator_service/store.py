@@ -23,7 +23,7 @@ from coordinator_service.settings import Settings
 from shared.picture import Picture
 from shared.protocol import Source
 from shared.rank_shift import Grant
-from shared.rows import Row
+from shared.rows import NO_CAUSES, Row
 from shared.serving.storage import Storage, sealed, unsealed, usable
 from shared.values import Floats
 
@@ -65,7 +65,7 @@ def packed(row: Row) -> bytes:
     picture = (row.picture.x, row.picture.below, row.picture.upto)
     data: bytes = msgpack.packb([
         *row.source, row.home, row.upto, row.mark, *row.lives_by, *row.granted, row.shift,
-        row.ledger, row.final, row.retired, row.deltas, row.bytes_, row.raw,
+        row.ledger, row.final, row.retired, row.causes, row.bytes_, row.raw,
         *(numbers.astype("<f8", copy=False).tobytes() for numbers in picture),
     ])  # fmt: skip
     return data
@@ -74,7 +74,7 @@ def packed(row: Row) -> bytes:
 def unpacked(data: bytes) -> Row:
     (
         worker, stream, number, home, upto, mark, allowance, patience, more_allowance,
-        more_patience, shift, ledger, final, retired, deltas, bytes_, raw, *picture,
+        more_patience, shift, ledger, final, retired, causes, bytes_, raw, *picture,
     ) = msgpack.unpackb(data)  # fmt: skip
     return Row(
         source=Source(worker, stream, number),
@@ -88,7 +88,7 @@ def unpacked(data: bytes) -> Row:
         ledger=ledger,
         final=final,
         retired=retired,
-        deltas=deltas,
+        causes=tuple(causes) if isinstance(causes, list) else NO_CAUSES,  # once a number
         bytes_=bytes_,
         raw=raw,
     )

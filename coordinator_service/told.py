@@ -93,6 +93,9 @@ class Source(Told):
     rank_shift: float
     """How many ranks it was off when it last spoke."""
     deltas: int
+    """How many were accepted."""
+    causes: dict[str, int]
+    """How many of those were said for each cause, of the causes that there were."""
     bytes: int
     """Of the bodies of its deltas."""
     raw_bytes: int

@@ -23,9 +23,11 @@ from typing import NamedTuple
 import numpy as np
 
 from shared.picture import NOTHING, Picture, Total
-from shared.protocol import NO_MARK, SILENT_HEARTBEATS, Delta, Form, Source, mark_of
+from shared.protocol import NO_MARK, SILENT_HEARTBEATS, Cause, Delta, Form, Source, mark_of
 from shared.rank_shift import NO_GRANT, Estimate, Grant, floored, own_part, pool
 from shared.values import Floats
+
+NO_CAUSES = (0,) * len(Cause)
 
 
 class BrokenInvariant(RuntimeError):
@@ -44,13 +46,18 @@ class Row:
     ledger: int = 0
     final: bool = False
     retired: bool = False  # by an operator, who knows that it will not come back
-    deltas: int = 0  # accepted
+    causes: tuple[int, ...] = NO_CAUSES  # how many deltas were accepted, for each `Cause`
     bytes_: int = 0  # of those
     raw: int = 0
     home: int = 0  # that its last whole named
 
     def __repr__(self) -> str:
         return f"<row of {self.source}: {self.upto} values, mark {self.mark.hex()}>"
+
+    @property
+    def deltas(self) -> int:
+        """How many were accepted."""
+        return sum(self.causes)
 
     @property
     def closed(self) -> bool:
@@ -83,11 +90,16 @@ class Row:
             shift=delta.shift,
             ledger=delta.ledger,
             final=final,
-            deltas=self.deltas + 1,
+            causes=self._with_one_more(delta.cause),
             bytes_=self.bytes_ + len(data),
             raw=delta.raw,
             home=delta.home if delta.form is Form.WHOLE else self.home,
         )
+
+    def _with_one_more(self, said: Cause) -> tuple[int, ...]:
+        causes = list(self.causes)
+        causes[said - 1] += 1  # the first is 1
+        return tuple(causes)
 
 
 @dataclass

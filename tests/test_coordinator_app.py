@@ -237,12 +237,29 @@ def test_workers_are_shown_source_by_source(rng: np.random.Generator) -> None:
             "patience": 0,
             "rank_shift": 0.0,
             "deltas": 1,
+            "causes": {"patience": 1},
             "raw_bytes": 8,
         }
         assert (second["worker"], second["state"], second["count"]) == ("b", "live", 3)
         assert (second["deltas"], second["raw_bytes"]) == (2, 24)
+        assert second["causes"] == {"patience": 2}
         streams = [{"stream": name, "count": n, "sources": 1} for name, n in COUNTS]
         assert await node.json("/streams") == {"streams": streams}
+
+    one_coordinator(rng, story)
+
+
+def test_workers_are_shown_with_the_causes_of_their_deltas(rng: np.random.Generator) -> None:
+    async def story(_: Cluster, node: Node) -> None:
+        outbox = an_outbox()
+        await told(node, outbox, 1.0, 2.0)
+        await told(node, outbox, 3.0)
+        outbox.goodbye()
+        data = cut(outbox)
+        await sent(node, data, data)
+        (row,) = (await node.json("/workers"))["workers"]
+        assert list(row["causes"].items()) == [("patience", 2), ("goodbye", 1)]
+        assert row["deltas"] == 3, "one was repeated"
 
     one_coordinator(rng, story)
 

@@ -2,9 +2,11 @@
 
 import time
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgpack
 import numpy as np
 import pytest
 from hypothesis import given
@@ -15,9 +17,9 @@ from coordinator_service.settings import Settings
 from coordinator_service.store import Store, open_store, packed, unpacked
 from shared.outbox import Outbox
 from shared.picture import Picture
-from shared.protocol import HOME_MAX, NAME_MAX, Receipt, Source, pack_request
+from shared.protocol import HOME_MAX, NAME_MAX, Cause, Receipt, Source, pack_request
 from shared.rank_shift import Grant
-from shared.rows import Row
+from shared.rows import NO_CAUSES, Row
 from shared.serving.storage import PAGE, Unusable, sealed
 from tests.cluster import Node, run, until
 from tests.test_coordinator_app import MSGPACK, an_outbox, cut, sent, told
@@ -46,7 +48,7 @@ def rows() -> st.SearchStrategy[Row]:
         ledger=WHOLE,
         final=st.booleans(),
         retired=st.booleans(),
-        deltas=COUNT,
+        causes=st.tuples(*[COUNT] * len(Cause)),
         bytes_=COUNT,
         raw=WHOLE,
         home=st.integers(0, HOME_MAX),
@@ -68,6 +70,19 @@ def test_a_row_comes_back_to_the_last_bit(row: Row) -> None:
     ):
         assert after.dtype == np.float64
         assert after.tobytes() == before.astype(np.float64).tobytes()
+
+
+CAUSES_AT = 14  # in a row that is written down; where `deltas` stood, a number
+
+
+def test_of_a_row_written_before_there_were_causes_deltas_are_counted_anew() -> None:
+    row = Row(source=Source("w", "s", 7), upto=5, causes=(1, 2, 0, 0, 0, 0, 0, 3), bytes_=900)
+    fields = msgpack.unpackb(packed(row))
+    assert fields[CAUSES_AT] == [1, 2, 0, 0, 0, 0, 0, 3]
+    fields[CAUSES_AT] = 6
+    again = unpacked(msgpack.packb(fields))
+    assert (again.causes, again.deltas, again.bytes_) == (NO_CAUSES, 0, 900)
+    assert packed(again) == packed(replace(row, causes=NO_CAUSES)), "and all else as it was"
 
 
 # Stories of a coordinator that is killed

@@ -9,7 +9,7 @@ from coordinator_service.answers import Answers
 from coordinator_service.noticed import Noticed
 from shared.ledger import Ledger
 from shared.protocol import Source
-from shared.rows import Row
+from shared.rows import NO_CAUSES, Row
 
 
 @pytest.fixture
@@ -17,11 +17,16 @@ def noticed() -> Noticed:
     return Noticed(Answers(Ledger(0.01, number=1, now=0), clock=lambda: 0.0, wall=lambda: 0.0))
 
 
+def said(deltas: int) -> tuple[int, ...]:
+    """So many, for one cause."""
+    return deltas, *NO_CAUSES[1:]
+
+
 def spoken(*rows: Row) -> list[Row]:
-    return [replace(row, deltas=row.deltas + 1) for row in rows]
+    return [replace(row, causes=said(row.deltas + 1)) for row in rows]
 
 
-FIRST, SECOND = (Row(source=Source("w", "default", number), deltas=1) for number in (1, 2))
+FIRST, SECOND = (Row(source=Source("w", "default", number), causes=said(1)) for number in (1, 2))
 
 
 def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -54,7 +59,7 @@ def test_a_restart_is_not_two_workers(noticed: Noticed, caplog: pytest.LogCaptur
 def test_streams_of_one_worker_are_no_two_workers(
     noticed: Noticed, caplog: pytest.LogCaptureFixture
 ) -> None:
-    rows = [FIRST, Row(source=Source("w", "other", 3), deltas=1)]
+    rows = [FIRST, Row(source=Source("w", "other", 3), causes=said(1))]
     for _ in range(4):
         noticed.names(rows)
         rows = spoken(*rows)

@@ -441,6 +441,26 @@ def test_it_says_why_it_speaks() -> None:
     assert cause_of(outbox, now=2 + HEARTBEAT_S) is Cause.GOODBYE
 
 
+def test_of_each_cause_the_ledger_counts_the_deltas_that_it_accepted() -> None:
+    """Not what was repeated or strange, nor what another ledger took."""
+    ledger = a_ledger()
+    outbox = settled(ledger)
+    echo = cut(outbox, ECHO_S)
+    exchange(outbox, ledger, now=ECHO_S)
+    judged(ledger, echo, now=ECHO_S)
+    for now in (20.0, 30.0, 40.0):
+        exchange(outbox, ledger, now=now)
+    exchange(outbox, a_ledger(number=100), now=50)
+    assert exchange(outbox, ledger, now=50).cause is Cause.REPAIR
+    outbox.goodbye()
+    exchange(outbox, ledger, now=50)
+    row = ledger.row(outbox.source)
+    told = dict(zip(Cause, row.causes, strict=True))
+    once = (Cause.PATIENCE, Cause.ECHO, Cause.GOODBYE)
+    assert told == dict.fromkeys(Cause, 0) | dict.fromkeys(once, 1) | {Cause.HEARTBEAT: 3}
+    assert row.deltas == 6
+
+
 # Asked to tell all
 
 

@@ -418,7 +418,7 @@ def test_of_two_that_come_at_once_one_comes_first_next_time(path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("version", "words"),
-    [(module.VERSION + 1, "of a newer version"), (module.VERSION - 1, "of an older version")],
+    [(module.VERSION + 1, "of a newer version"), (module.OLDEST - 1, "of an older version")],
 )
 def test_a_file_of_another_version_is_left_to_the_service_that_wrote_it(
     path: Path, version: int, words: str
@@ -426,9 +426,20 @@ def test_a_file_of_another_version_is_left_to_the_service_that_wrote_it(
     opened(path).db.close()
     changed(path, f"PRAGMA user_version = {version}")
     before = path.read_bytes()
-    with pytest.raises(Unusable, match=rf"{words} of this service, {version} and not 1: run the"):
+    with pytest.raises(Unusable, match=rf"{words} of this service, {version} and not 2: run the"):
         opened(path)
     assert path.read_bytes() == before
+
+
+def test_a_file_of_the_version_before_is_read_and_then_is_of_this_one(path: Path) -> None:
+    storage = opened(path)
+    home = storage.home
+    storage.db.close()
+    changed(path, "PRAGMA user_version = 1")
+    storage = opened(path)
+    assert storage.home == home
+    assert storage.db.execute("PRAGMA user_version").fetchone() == (module.VERSION,)
+    storage.db.close()
 
 
 def changed(path: Path, *statements: str) -> None:

@@ -98,7 +98,7 @@ def statement(path: Path, what: str) -> None:
 WRONG: dict[Callable[[Path], None], str] = {
     no_database: "is corrupt (file is not a database): bring back a copy of its directory",
     of_somebody_else: "choose another directory",
-    newer: "is of a newer version of this service, 99 and not 1: run the service that wrote it",
+    newer: "is of a newer version of this service, 99 and not 2: run the service that wrote it",
     flipped: "is corrupt (a checksum does not match): bring back a copy of its directory",
     cut_short: "is corrupt (database disk image is malformed): bring back a copy of its directory",
 }

@@ -12,8 +12,8 @@ and resumes in that order once that is committed. So those who are in a hurry sh
 *One sentence for what is wrong.* At the start it ends the process: `Unusable`. Later it is what is
 answered to a request that could not be written down: `NotWritten`; then nothing of it was, unless
 the disk failed in the very commit: then a restart may find all of it, or nothing. A file may turn
-out to be somebody else's, of another version, or corrupt: blobs bear a checksum, of themselves and
-of what stands beside them, as SQLite has none.
+out to be somebody else's, of a version that cannot be read, or corrupt: blobs bear a checksum, of
+themselves and of what stands beside them, as SQLite has none.
 
 *A home.* A directory that was copied must be told from the original, as both may be in use. So the
 file remembers where it is, by the device, the inode, and the boot of the machine; and wherever it
@@ -52,7 +52,8 @@ Fsync = Literal["always", "interval"]
 Work = Callable[[sqlite3.Connection], Any]
 Told = TypeVar("Told")
 
-VERSION = 1
+VERSION = 2  # 1: a coordinator's rows did not tell the causes of their deltas
+OLDEST = 1  # that can still be read
 PAGE = 8192
 WAL_BYTES = 4 * 2**20  # of the log before its pages are brought home
 SPARE_BYTES = 8 * 2**20  # of pages that are free, in the file, and kept for what comes
@@ -159,7 +160,7 @@ class Storage:
                     db.execute(table)
         elif found != mark:
             raise Unusable(f"{self.path} is not the file of a {owner}: choose another directory")
-        elif version != VERSION:
+        elif not OLDEST <= version <= VERSION:
             age = "a newer" if version > VERSION else "an older"
             what = f"{self.path} is of {age} version of this service, {version} and not {VERSION}"
             raise Unusable(f"{what}: run the service that wrote it, or choose another directory")
@@ -174,6 +175,8 @@ class Storage:
         self.db.execute(f"PRAGMA synchronous = {'FULL' if self._fsync == 'always' else 'NORMAL'}")
         self.db.execute(f"PRAGMA wal_autocheckpoint = {WAL_BYTES // PAGE}")
         self.db.execute(f"PRAGMA journal_size_limit = {WAL_BYTES}")
+        if _number(self.db, "user_version") != VERSION:
+            self.db.execute(f"PRAGMA user_version = {VERSION}")
 
     def _at_home(self) -> tuple[int, list[int]]:
         """The number of this home, and of those before it, the latest first."""
