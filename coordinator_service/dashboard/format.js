@@ -1,0 +1,74 @@
+// Numbers, shares, sizes and times as people read them. Where there is nothing: a dash.
+
+const NOTHING = "–";
+const MINUS = /-/g; // a hyphen is too short beside digits
+
+const significant = new Intl.NumberFormat("en", { maximumSignificantDigits: 6 });
+const whole = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
+const clock = new Intl.DateTimeFormat("en-GB", { timeStyle: "medium" });
+const date = new Intl.DateTimeFormat("en-GB", { day: "numeric", month: "short" });
+
+const BYTES = ["B", "kB", "MB", "GB", "TB", "PB", "EB"];
+const TIMES = [["d", 86_400], ["h", 3_600], ["min", 60]];
+const DAY_S = 86_400;
+
+const given = (x) => typeof x === "number" && Number.isFinite(x);
+
+/** Any value of a stream: six digits, or all of a long whole part; 1.23457e+300 where it is huge. */
+export function number(x) {
+  if (!given(x)) return NOTHING;
+  const size = Math.abs(x);
+  if (size === 0) return "0";
+  if (size >= 1e12 || size < 1e-4) return exponential(x).replace(MINUS, "−");
+  return (size >= 1e5 ? whole : significant).format(x).replace(MINUS, "−");
+}
+
+function exponential(x) {
+  return x.toExponential(5).replace(/\.?0*e/, "e");
+}
+
+/** How many: 2,340,000. */
+export function count(n) {
+  return given(n) ? whole.format(n) : NOTHING;
+}
+
+/** A share of one: 0.0062 is 0.62 %. */
+export function percent(share) {
+  if (!given(share)) return NOTHING;
+  const size = Math.abs(share) * 100;
+  if (size === 0) return "0 %";
+  if (size < 0.001) return "<0.001 %";
+  if (size >= 1000) return `${whole.format(share * 100)} %`;
+  return `${(share * 100).toFixed(size < 0.1 ? 3 : size < 10 ? 2 : 1).replace(/^100\.0$/, "100")} %`;
+}
+
+/** A size: 80.6 kB. */
+export function bytes(n) {
+  if (!given(n)) return NOTHING;
+  let power = 0;
+  while (n >= 999.5 && power < BYTES.length - 1) [n, power] = [n / 1000, power + 1];
+  return `${power === 0 ? whole.format(n) : n.toPrecision(3)} ${BYTES[power]}`;
+}
+
+/** How long: 12 s, 3 min. */
+export function lasting(seconds) {
+  if (!given(seconds)) return NOTHING;
+  const [unit, length] = TIMES.find(([, length]) => seconds >= 2 * length) ?? ["s", 1];
+  return `${whole.format(Math.max(0, Math.floor(seconds / length)))} ${unit}`;
+}
+
+/** How long ago: now, 12 s ago; null: never. */
+export function ago(seconds) {
+  if (!given(seconds)) return "never";
+  return seconds < 1 ? "now" : `${lasting(seconds)} ago`;
+}
+
+/** A moment, on the reader's clock: 14:03:07, with the day where that is another. */
+export function time(epoch_s) {
+  if (!given(epoch_s)) return NOTHING;
+  const moment = new Date(epoch_s * 1000);
+  const told = clock.format(moment);
+  const isToday = Math.abs(Date.now() / 1000 - epoch_s) < DAY_S
+    && moment.getDate() === new Date().getDate();
+  return isToday ? told : `${date.format(moment)} ${told}`;
+}
