@@ -17,6 +17,7 @@ from starlette.types import Receive, Scope, Send
 from coordinator_service.answers import Clock
 from coordinator_service.coordinator import Coordinator
 from coordinator_service.history import LAST_S_MAX
+from coordinator_service.pages import FOLDER, files_in, pages
 from coordinator_service.settings import Settings
 from coordinator_service.store import Store
 from coordinator_service.told import (
@@ -116,6 +117,7 @@ def create_app(  # noqa: PLR0913  settings, and by name what it runs on
     app.include_router(reads(coordinator))
     app.include_router(writes(coordinator))
     app.include_router(operations(coordinator))
+    app.include_router(pages(files_in(FOLDER)))
     return app
 
 

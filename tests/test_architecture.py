@@ -41,7 +41,9 @@ HOMES = {
     "rich": {"loadgen"},
     "typer": {"loadgen"},
     "httpx": {"worker_service.courier", "loadgen"},
-    "fastapi": {"worker_service.app", "coordinator_service.app", WAITS},
+    "fastapi": {
+        "worker_service.app", "coordinator_service.app", "coordinator_service.pages", WAITS,
+    },
     "starlette": {"coordinator_service.app", WAITS},
     "pydantic": {
         "worker_service.app", "worker_service.settings",

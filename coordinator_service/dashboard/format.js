@@ -4,6 +4,9 @@ const NOTHING = "–";
 const MINUS = /-/g; // a hyphen is too short beside digits
 
 const significant = new Intl.NumberFormat("en", { maximumSignificantDigits: 6 });
+const six = new Intl.NumberFormat("en", {
+  minimumSignificantDigits: 6, maximumSignificantDigits: 6,
+});
 const whole = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
 const clock = new Intl.DateTimeFormat("en-GB", { timeStyle: "medium" });
 const date = new Intl.DateTimeFormat("en-GB", { day: "numeric", month: "short" });
@@ -16,11 +19,20 @@ const given = (x) => typeof x === "number" && Number.isFinite(x);
 
 /** Any value of a stream: six digits, or all of a long whole part; 1.23457e+300 where it is huge. */
 export function number(x) {
+  return told(x, significant);
+}
+
+/** The same with all six digits, so that it stands still while it changes. */
+export function steady(x) {
+  return told(x, six);
+}
+
+function told(x, digits) {
   if (!given(x)) return NOTHING;
   const size = Math.abs(x);
   if (size === 0) return "0";
   if (size >= 1e12 || size < 1e-4) return exponential(x).replace(MINUS, "−");
-  return (size >= 1e5 ? whole : significant).format(x).replace(MINUS, "−");
+  return (size >= 1e5 ? whole : digits).format(x).replace(MINUS, "−");
 }
 
 function exponential(x) {
@@ -35,11 +47,13 @@ export function count(n) {
 /** A share of one: 0.0062 is 0.62 %. */
 export function percent(share) {
   if (!given(share)) return NOTHING;
-  const size = Math.abs(share) * 100;
-  if (size === 0) return "0 %";
-  if (size < 0.001) return "<0.001 %";
-  if (size >= 1000) return `${whole.format(share * 100)} %`;
-  return `${(share * 100).toFixed(size < 0.1 ? 3 : size < 10 ? 2 : 1).replace(/^100\.0$/, "100")} %`;
+  const points = share * 100;
+  const size = Math.abs(points);
+  if (size > 0 && size < 0.001) return "<0.001 %";
+  const digits = size < 0.1 ? 3 : size < 10 ? 2 : size < 99.95 ? 1 : 0;
+  const near = points.toFixed(digits);
+  const isAll = Math.abs(near - points) < 1e-9; // 1 % where it is that, 1.00 % where it is near
+  return `${size >= 1000 ? whole.format(points) : isAll ? Number(near) : near} %`;
 }
 
 /** A size: 80.6 kB. */
@@ -67,8 +81,8 @@ export function ago(seconds) {
 export function time(epoch_s) {
   if (!given(epoch_s)) return NOTHING;
   const moment = new Date(epoch_s * 1000);
-  const told = clock.format(moment);
+  const hour = clock.format(moment);
   const isToday = Math.abs(Date.now() / 1000 - epoch_s) < DAY_S
     && moment.getDate() === new Date().getDate();
-  return isToday ? told : `${date.format(moment)} ${told}`;
+  return isToday ? hour : `${date.format(moment)} ${hour}`;
 }

@@ -1,0 +1,20 @@
+// What is looked at stands in the address: reload, bookmarks, back and forward keep it.
+//
+//     ?stream=NAME   which stream         ?last=3600   how far back the curve goes, in seconds
+//     ?by=-count     sorted by what, "-": largest first        ?all=1   all workers, however many
+
+const DEFAULTS = { stream: "default", last: "300", by: "state", all: "" };
+
+export function looked() {
+  const given = new URLSearchParams(location.search);
+  const found = Object.entries(DEFAULTS).map(([name, usual]) => [name, given.get(name) || usual]);
+  return Object.fromEntries(found);
+}
+
+/** Another stream is another page to go back from; the rest is how one looks at it. */
+export function look(changes) {
+  const next = Object.entries({ ...looked(), ...changes });
+  const query = new URLSearchParams(next.filter(([name, value]) => value !== DEFAULTS[name]));
+  const address = query.size ? `?${query}` : location.pathname;
+  history[changes.stream === undefined ? "replaceState" : "pushState"](null, "", address);
+}

@@ -1,0 +1,223 @@
+// The page: what is asked, when, and who shows it.
+//
+//     live.js      the answer, as it changes    ->  answer.js, timeline.js
+//     asking.js    every two seconds            ->  workers.js, traffic.js, distribution.js
+//     address.js   what is looked at            <-> the stream, the range, the order of rows
+//
+// What comes late, of another stream than the one looked at now, is dropped.
+
+import { look, looked } from "./address.js";
+import { say, showAnswer } from "./answer.js";
+import { Repeated, ask } from "./asking.js";
+import { Distribution } from "./distribution.js";
+import { count, lasting } from "./format.js";
+import { Live } from "./live.js";
+import { Timeline } from "./timeline.js";
+import { showTraffic } from "./traffic.js";
+import { Workers } from "./workers.js";
+import { element, mark, show, write } from "./written.js";
+
+const STREAMS_MS = 5_000;
+const QS = [0.01, 0.5, 0.9, 0.99];
+const WORDS = { connecting: "Connecting", live: "Live" };
+
+let stream = null;
+let answer = null; // the newest
+let drawn_as_of = null; // of the answer that the distribution was drawn of
+let spread = null;
+let state = { name: "connecting", why: "", code: "" };
+let away_since = 0;
+let unready = "";
+
+const workers = new Workers({ onLook: (change) => lookAt(change) });
+const distribution = new Distribution(element("distribution"));
+const timeline = new Timeline(element("timeline"), {
+  onRange: (last_s) => {
+    look({ last: String(last_s) });
+    loadHistory();
+  },
+});
+const live = new Live({ onAnswer, onState });
+const asked = new Repeated(askAll);
+const named = new Repeated(askStreams, STREAMS_MS);
+
+function onAnswer(found) {
+  const isFirst = answer === null;
+  answer = found;
+  showAnswer(answer);
+  timeline.add(answer);
+  showWhatThereIs();
+  showNotice();
+  const title = answer.median === null ? "" : `${element("median").textContent} · `;
+  write(document.querySelector("title"), `${title}${stream}`);
+  if (isFirst) asked.now();
+}
+
+function onState(next) {
+  const isNew = next.name !== state.name;
+  if (isNew && next.name === "away") away_since = performance.now();
+  state = next;
+  if (isNew) stateChanged();
+  showState();
+}
+
+function stateChanged() {
+  const isLive = state.name === "live";
+  timeline.live = isLive;
+  mark(document.body, "data-live", isLive || answer === null);
+  if (isLive) loadHistory(); // what was missed meanwhile is in there
+  if (state.name !== "connecting") say(isLive ? "Live" : `Not live: ${state.why}`);
+}
+
+function showState() {
+  const heard_s = live.heard_at === null ? null : (performance.now() - live.heard_at) / 1000;
+  const away = heard_s === null ? "" : `, as of ${lasting(heard_s)} ago`;
+  const isUnknown = state.code === "unknown_stream";
+  mark(element("state"), "data-state", isUnknown ? "connecting" : state.name);
+  const words = state.name === "away" ? `Not live${away}` : WORDS[state.name];
+  write(element("state-words"), isUnknown ? "Waiting for it" : words);
+  showWhatThereIs();
+  showNotice();
+}
+
+/** What is wrong, the worst of it: not live, no such stream, not complete. */
+function showNotice() {
+  const [kind, title, words] = trouble() ?? ["", "", ""];
+  show(element("notice"), kind !== "");
+  mark(element("notice"), "data-kind", kind);
+  write(element("notice-title"), title);
+  write(element("notice-words"), words);
+}
+
+function trouble() {
+  if (state.code === "unknown_stream") return null; // the page below says it
+  if (state.name === "away") return ["bad", "Not live.", awayWords()];
+  if (!answer?.count || answer.complete) return null;
+  const { silent } = answer.workers;
+  if (silent) return ["warn", "Not complete.", silentWords(silent)];
+  return ["warn", "Not complete yet.", unready || "The coordinator still listens for workers."];
+}
+
+function awayWords() {
+  const away_s = (performance.now() - away_since) / 1000;
+  const numbers = answer === null ? "" : " The numbers below are the last that were heard.";
+  return `${sentence(state.why)} Trying again, for ${lasting(away_s)} now.${numbers}`;
+}
+
+function silentWords(silent) {
+  const which = silent === 1 ? "One worker is silent" : `${count(silent)} workers are silent`;
+  return `${which}, and may have values that are not counted here.`;
+}
+
+function sentence(words) {
+  return `${words.charAt(0).toUpperCase()}${words.slice(1)}.`;
+}
+
+/** Where there are no values, what to do next stands in place of all the rest. */
+function showWhatThereIs() {
+  const isUnknown = state.code === "unknown_stream";
+  const isEmpty = isUnknown || answer?.count === 0;
+  for (const id of ["answer", "charts", "sources"]) show(element(id), !isEmpty);
+  show(element("empty"), isEmpty);
+  write(element("empty-title"), isUnknown ? "There is no such stream yet" : "No values yet");
+}
+
+function lookAt(change) {
+  look(change);
+  looking();
+}
+
+/** Show what the address says. */
+function looking() {
+  const wanted = looked();
+  workers.look(wanted);
+  timeline.range = Number(wanted.last);
+  if (wanted.stream === stream) return;
+  stream = wanted.stream;
+  [answer, drawn_as_of, spread, unready] = [null, null, null, ""];
+  write(element("stream-name"), stream);
+  write(element("command"), command());
+  workers.show([], null);
+  showStreams([]);
+  live.listen(stream);
+  asked.now();
+}
+
+function command() {
+  const query = stream === "default" ? "" : `?${new URLSearchParams({ stream })}`;
+  const body = `'{"values": [1, 2.5, 40]}'`;
+  const type = "-H 'content-type: application/json'";
+  return `curl -X POST '${location.protocol}//${location.hostname}:8001/values${query}' ${type} -d ${body}`;
+}
+
+async function loadHistory() {
+  const [asked_of, last_s] = [stream, looked().last];
+  const columns = await ask("median/history", { stream, last_s });
+  if (asked_of !== stream || last_s !== looked().last) return;
+  timeline.load(columns);
+  if (answer) timeline.add(answer);
+}
+
+async function askAll() {
+  const asked_of = stream;
+  if (state.code === "unknown_stream") return;
+  const [found] = await Promise.all([ask("workers", { stream }), askSpread(), askReady()]);
+  if (asked_of !== stream) return;
+  const sources = found.workers.filter((source) => source.stream === stream);
+  workers.show(sources, spread);
+  showTraffic(sources);
+}
+
+async function askSpread() {
+  const [asked_of, as_of] = [stream, answer?.as_of];
+  if (!answer?.count || as_of === drawn_as_of) return;
+  const qs = QS.map((q) => ["q", q]);
+  const [cdf, found] = await Promise.all([
+    ask("cdf", { stream }), ask("quantile", [["stream", stream], ...qs]),
+  ]);
+  if (asked_of !== stream) return;
+  drawn_as_of = as_of;
+  const [low, ...marked] = found.quantiles;
+  spread = { low: low.value, median: marked[0].value, high: marked[2].value };
+  distribution.show(cdf, { ...found, quantiles: marked });
+}
+
+async function askReady() {
+  unready = "";
+  if (!answer || answer.complete || answer.workers.silent) return;
+  await ask("ready").catch((error) => (unready = sentence(error.message)));
+  showNotice();
+}
+
+async function askStreams() {
+  const { streams } = await ask("streams");
+  showStreams(streams.map((one) => one.stream));
+}
+
+function showStreams(names) {
+  const picker = element("stream");
+  const wanted = [...new Set(["default", ...names, stream])];
+  const shown = [...picker.options].map((option) => option.value);
+  if (names.length === 0 && shown.includes(stream)) return void (picker.value = stream);
+  if (wanted.join("\n") !== shown.join("\n")) {
+    picker.replaceChildren(...wanted.map((name) => new Option(name, name)));
+  }
+  picker.value = stream;
+}
+
+function copy() {
+  const words = element("command").textContent;
+  const copied = navigator.clipboard?.writeText(words) ?? Promise.reject(new Error("not allowed"));
+  copied.then(() => write(element("copy"), "Copied"), () => {
+    getSelection().selectAllChildren(element("command")); // Ctrl-C does the rest
+    write(element("copy"), "Now press Ctrl-C");
+  });
+  setTimeout(() => write(element("copy"), "Copy"), 3000);
+}
+
+element("stream").addEventListener("change", (event) => lookAt({ stream: event.target.value }));
+element("copy").addEventListener("click", copy);
+addEventListener("popstate", looking);
+setInterval(showState, 1000);
+looking();
+named.now();
