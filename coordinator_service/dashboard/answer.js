@@ -8,14 +8,21 @@ let said_at = -Infinity;
 
 export function showAnswer(answer) {
   mark(element("answer"), "data-complete", answer.complete);
-  write(element("median"), (answer.exact ? number : steady)(answer.median));
-  element("median").title = answer.median ?? "";
+  showMedian(answer);
   write(element("between"), between(answer));
   showBracket(answer);
   write(element("count"), count(answer.count));
   showWorkers(answer.workers);
   showCertificate(answer);
   sayNowAndThen(answer);
+}
+
+function showMedian({ median, exact }) {
+  const told = (exact ? number : steady)(median);
+  write(element("median"), told);
+  mark(element("median"), "title", median);
+  // As large as there is room; in steps, so that it keeps its size while it changes.
+  element("median").style.setProperty("--room", Math.max(8, 4 * Math.ceil(told.length / 4)));
 }
 
 function between({ median, low, high, exact }) {
