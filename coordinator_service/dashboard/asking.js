@@ -2,6 +2,7 @@
 
 const ANSWER_MS = 10_000;
 const EVERY_MS = 2_000;
+const TROUBLE_MS = 5_000;
 
 /** Why there is no answer, in words; the status and the code are for programs. */
 export class Trouble extends Error {
@@ -37,7 +38,10 @@ export function reason(error) {
   return "the coordinator cannot be reached";
 }
 
-/** Does something again and again while the page is seen, never twice at once. */
+/**
+ * Does something again and again while the page is seen: never twice at once, less often where it
+ * takes long, or fails.
+ */
 export class Repeated {
   #act;
   #every_ms;
@@ -59,14 +63,19 @@ export class Repeated {
     }
     this.#busy = true;
     const began = performance.now();
-    await this.#act().catch((error) => error instanceof Trouble || reportError(error));
+    const least_ms = await this.#act().then(() => this.#every_ms, troubled);
     this.#busy = false;
-    const took = performance.now() - began;
-    this.#next(this.#again ? 0 : Math.max(this.#every_ms, 4 * took));
+    const took_ms = performance.now() - began;
+    this.#next(this.#again ? 0 : Math.max(least_ms, 4 * took_ms));
   }
 
   #next(pause_ms) {
     this.#again = false;
     if (!document.hidden) this.#timer = setTimeout(() => this.now(), pause_ms);
   }
+}
+
+function troubled(error) {
+  if (!(error instanceof Trouble)) reportError(error); // a mistake of ours
+  return TROUBLE_MS;
 }

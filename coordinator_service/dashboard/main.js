@@ -26,7 +26,7 @@ let answer = null; // the newest
 let drawn_as_of = null; // of the answer that the distribution was drawn of
 let spread = null;
 let state = { name: "connecting", why: "", code: "" };
-let away_since = 0;
+let away_since = null;
 let unready = "";
 
 const workers = new Workers({ onLook: (change) => lookAt(change) });
@@ -38,8 +38,7 @@ const timeline = new Timeline(element("timeline"), {
   },
 });
 const live = new Live({ onAnswer, onState });
-const asked = new Repeated(askAll);
-const named = new Repeated(askStreams, STREAMS_MS);
+const repeated = [askWorkers, askSpread, askReady].map((act) => new Repeated(act));
 
 function onAnswer(found) {
   const isFirst = answer === null;
@@ -50,12 +49,13 @@ function onAnswer(found) {
   showNotice();
   const title = answer.median === null ? "" : `${element("median").textContent} · `;
   write(document.querySelector("title"), `${title}${stream}`);
-  if (isFirst) asked.now();
+  if (isFirst) askNow();
 }
 
 function onState(next) {
   const isNew = next.name !== state.name;
-  if (isNew && next.name === "away") away_since = performance.now();
+  if (next.name === "live") away_since = null;
+  else away_since ??= performance.now();
   state = next;
   if (isNew) stateChanged();
   showState();
@@ -65,7 +65,10 @@ function stateChanged() {
   const isLive = state.name === "live";
   timeline.live = isLive;
   mark(document.body, "data-live", isLive || answer === null);
-  if (isLive) loadHistory(); // what was missed meanwhile is in there
+  if (isLive) {
+    loadHistory(); // what was missed meanwhile is in there
+    askNow();
+  }
   if (state.name !== "connecting") say(isLive ? "Live" : `Not live: ${state.why}`);
 }
 
@@ -140,7 +143,10 @@ function looking() {
   workers.show([], null);
   showStreams([]);
   live.listen(stream);
-  asked.now();
+}
+
+function askNow() {
+  for (const one of repeated) one.now();
 }
 
 function command() {
@@ -152,16 +158,17 @@ function command() {
 
 async function loadHistory() {
   const [asked_of, last_s] = [stream, looked().last];
-  const columns = await ask("median/history", { stream, last_s });
+  const columns = await ask("median/history", { stream, last_s }).catch(() => null);
+  if (columns === null) return; // then the curve begins now
   if (asked_of !== stream || last_s !== looked().last) return;
   timeline.load(columns);
   if (answer) timeline.add(answer);
 }
 
-async function askAll() {
+async function askWorkers() {
+  if (answer === null) return;
   const asked_of = stream;
-  if (state.code === "unknown_stream") return;
-  const [found] = await Promise.all([ask("workers", { stream }), askSpread(), askReady()]);
+  const found = await ask("workers", { stream });
   if (asked_of !== stream) return;
   const sources = found.workers.filter((source) => source.stream === stream);
   workers.show(sources, spread);
@@ -183,9 +190,8 @@ async function askSpread() {
 }
 
 async function askReady() {
-  unready = "";
   if (!answer || answer.complete || answer.workers.silent) return;
-  await ask("ready").catch((error) => (unready = sentence(error.message)));
+  unready = await ask("ready").then(() => "", (error) => sentence(error.message));
   showNotice();
 }
 
@@ -220,4 +226,4 @@ element("copy").addEventListener("click", copy);
 addEventListener("popstate", looking);
 setInterval(showState, 1000);
 looking();
-named.now();
+new Repeated(askStreams, STREAMS_MS).now();
