@@ -62,7 +62,7 @@ function showCertificate({ rank_error, epsilon, count: n }) {
 function meaning(rank_error, epsilon, n) {
   return `Sort all ${count(n)} values: the number above stands within ${percent(rank_error)} of`
     + ` them from the middle, at most ${count(Math.ceil(rank_error * n))} places away. That is`
-    + ` proven, not estimated, whatever the data. Promised is ${percent(epsilon)} at any moment.`;
+    + ` proven, not estimated, whatever the data. Epsilon, what is promised at any moment, is ${percent(epsilon)}.`;
 }
 
 /** For who listens instead of looking: now and then, not ten times a second. */

@@ -21,13 +21,18 @@ const STREAMS_MS = 5_000;
 const QS = [0.01, 0.5, 0.9, 0.99];
 const WORDS = { connecting: "Connecting", live: "Live" };
 
+const NOT_YET = [
+  "warn",
+  "Not complete yet.",
+  "The coordinator has just started, and listens for three heartbeats to know who is there.",
+];
+
 let stream = null;
 let answer = null; // the newest
 let drawn_as_of = null; // of the answer that the distribution was drawn of
 let spread = null;
 let state = { name: "connecting", why: "", code: "" };
 let away_since = null;
-let unready = "";
 
 const workers = new Workers({ onLook: (change) => lookAt(change) });
 const distribution = new Distribution(element("distribution"));
@@ -38,11 +43,12 @@ const timeline = new Timeline(element("timeline"), {
   },
 });
 const live = new Live({ onAnswer, onState });
-const repeated = [askWorkers, askSpread, askReady].map((act) => new Repeated(act));
+const repeated = [askWorkers, askSpread].map((act) => new Repeated(act));
 
 function onAnswer(found) {
   const isFirst = answer === null;
   answer = found;
+  mark(document.body, "data-blank", false);
   showAnswer(answer);
   timeline.add(answer);
   showWhatThereIs();
@@ -97,8 +103,7 @@ function trouble() {
   if (state.name === "away") return ["bad", "Not live.", awayWords()];
   if (!answer?.count || answer.complete) return null;
   const { silent } = answer.workers;
-  if (silent) return ["warn", "Not complete.", silentWords(silent)];
-  return ["warn", "Not complete yet.", unready || "The coordinator still listens for workers."];
+  return silent ? ["warn", "Not complete.", silentWords(silent)] : NOT_YET;
 }
 
 function awayWords() {
@@ -137,10 +142,13 @@ function looking() {
   timeline.range = Number(wanted.last);
   if (wanted.stream === stream) return;
   stream = wanted.stream;
-  [answer, drawn_as_of, spread, unready] = [null, null, null, ""];
+  [answer, drawn_as_of, spread] = [null, null, null];
   write(element("stream-name"), stream);
   write(element("command"), command());
+  mark(document.body, "data-blank", true);
+  mark(element("distribution"), "data-blank", true);
   workers.show([], null);
+  showTraffic([]);
   showStreams([]);
   live.listen(stream);
 }
@@ -187,12 +195,7 @@ async function askSpread() {
   const [low, ...marked] = found.quantiles;
   spread = { low: low.value, median: marked[0].value, high: marked[2].value };
   distribution.show(cdf, { ...found, quantiles: marked });
-}
-
-async function askReady() {
-  if (!answer || answer.complete || answer.workers.silent) return;
-  unready = await ask("ready").then(() => "", (error) => sentence(error.message));
-  showNotice();
+  mark(element("distribution"), "data-blank", false);
 }
 
 async function askStreams() {

@@ -53,7 +53,6 @@ function showCauses(found) {
 
 function begun(cause) {
   const row = { node: made("li"), count: made("span", "number"), bar: made("div", "bar") };
-  row.bar.append(made("i"));
   mark(row.bar, "aria-hidden", true);
   row.node.append(made("strong", "", cause), row.count, row.bar);
   row.node.append(made("p", "aside", CAUSES[cause] ?? ""));

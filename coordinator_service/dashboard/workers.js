@@ -144,7 +144,6 @@ class Row {
     cell("state", made("span", "shape"), (this.state = made("span")));
     for (const kind of ["count", "median", "shift", "sent"]) {
       const bar = made("div", kind === "median" ? "spot" : "bar");
-      bar.append(made("i"));
       mark(bar, "aria-hidden", true);
       this[kind] = { text: made("span", "number"), aside: made("small"), bar };
       cell(kind, this[kind].text, this[kind].aside, bar);
@@ -182,7 +181,7 @@ class Row {
     mark(bar, "data-known", isKnown);
     if (!isKnown) return;
     place(bar, at(median));
-    place(bar.firstElementChild, at(spread.median));
+    place(bar, at(spread.median), "--median");
   }
 }
 
