@@ -99,6 +99,7 @@ export class Distribution {
 
   /** Shows the answers of /cdf and /quantile. */
   show(cdf, quantiles) {
+    if (cdf.stream !== this.cdf?.stream) this.shown = null;
     this.cdf = cdf;
     this.points = cdf.points.x.length ? cdf.points : null;
     if (!this.points) this.inside = [];
@@ -192,14 +193,14 @@ class Drawing {
     this.rows = new Axis(front, "left");
     this.below = new Axis(front, "bottom");
     this.floor = svg(front, "line", { class: "floor" });
-    this.leaders = new Several(() => svg(front, "path", { class: "mark" }));
+    this.leaders = new Several(() => svg(front, "path", { class: "leader" }));
     this.line = svg(svg(this.all, "g", clipped), "path", { class: "line" });
     this.build();
   }
 
   build() {
     const text = (words, anchor) => {
-      const element = svg(this.all, "text", { class: "aside", "text-anchor": anchor });
+      const element = svg(this.all, "text", { class: "remark", "text-anchor": anchor });
       element.textContent = words;
       return element;
     };

@@ -33,7 +33,7 @@ const TICK_MS = 1000;
 const AHEAD_S = 10; // answers are told within a heartbeat of their making, mostly
 const SAMPLES = 3;
 const HATCH = "url(#timeline-hatch)";
-const STEPS_S = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10_800, 21_600];
+const STEPS_S = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14_400, 21_600];
 
 /** How far the coordinator's clock is ahead, by how long ago the last answers were made, as seen. */
 export function skew(samples) {
@@ -143,6 +143,7 @@ export class Timeline {
   }
 
   set range(last_s) {
+    if (last_s === this.range) return;
     this.ranges.last_s = last_s;
     this.shown = null;
     this.plot.told = -Infinity;
@@ -157,17 +158,20 @@ export class Timeline {
 
   /** Shows columns of history, and what is known to be newer. */
   load(columns) {
-    const last = this.stream === columns.stream ? this.moments.at(-1) : undefined;
-    this.stream = columns.stream;
+    this.turn(columns.stream);
+    const last = this.moments.at(-1);
     this.step_s = columns.step_s;
     this.moments = rows(columns).filter(({ median }) => median !== null);
     if (last && last.at > (this.moments.at(-1)?.at ?? Infinity)) join(this.moments, last, this.step_s);
     this.right = Date.now() / 1000 + skew(this.samples);
-    this.range = RANGES.find(({ step_s }) => step_s === this.step_s)?.last_s ?? this.range;
+    const tier = RANGES.find(({ step_s }) => step_s === this.step_s);
+    if (tier && tier !== RANGES.find(({ last_s }) => this.range <= last_s)) this.range = tier.last_s;
+    this.plot.redraw();
   }
 
   /** Takes an answer as it was told just now. */
   add(answer) {
+    this.turn(answer.stream);
     const at = Date.parse(answer.as_of) / 1000;
     if (answer.median === null || !Number.isFinite(at)) return;
     const last = this.moments.at(-1);
@@ -175,6 +179,13 @@ export class Timeline {
     join(this.moments, { ...answer, at }, this.step_s);
     this.moments = since(this.moments, this.edge() - this.range);
     this.plot.redraw();
+  }
+
+  /** Of another stream than before, nothing stays. */
+  turn(stream) {
+    if (stream === this.stream) return;
+    Object.assign(this, { stream, moments: [], shown: null, gutter: 0 });
+    this.plot.told = -Infinity;
   }
 
   pick(last_s) {
@@ -305,7 +316,7 @@ class Readout {
     this.at = said("");
     this.median = said("median", "line");
     this.proven = said("proven", "band");
-    this.certificate = said("ranks off by at most");
+    this.certificate = said("certificate");
     this.count = said("values");
     this.state = said("");
   }
@@ -320,7 +331,7 @@ class Readout {
     say(this.count, count(moment.count));
     say(this.state, moment.complete ? "" : "not complete");
     this.words = `${time(at)}, median ${value(moment.median)}, proven ${band}, `
-      + `ranks off by at most ${percent(moment.rank_error)}, ${count(moment.count)} values`
+      + `certificate ${percent(moment.rank_error)}, ${count(moment.count)} values`
       + (moment.complete ? "" : ", not complete");
   }
 }
