@@ -78,7 +78,7 @@ function niceStep(least) {
   return nice ? [nice, exponent] : [1, exponent + 1];
 }
 
-/** Words for ticks that tell them apart; `base` is what all of them are to be added to, or empty. */
+/** Words for ticks that tell them apart; `base`, if any, is what all are to be added to. */
 function labels(wholes, at, exponent) {
   const size = Math.max(...at.map(Math.abs), 0);
   const digits = size && Number(size.toExponential().split("e")[1]) - exponent + 1;
@@ -235,7 +235,8 @@ export function inside(middle, words, left, right) {
  *  be told undefined, or answer it, where there is nothing. */
 export class Plot {
   constructor(parent, { draw, find, step }) {
-    Object.assign(this, { find, step, width: 0, height: 0, cursor: null, isDue: false, told: -Infinity });
+    Object.assign(this, { find, step, width: 0, height: 0, cursor: null, isDue: false,
+      told: -Infinity });
     const figure = html(parent, "figure", "chart");
     this.readout = html(figure, "figcaption", "chart-readout");
     this.place = set(html(figure, "div", "chart-place"), { tabindex: 0, role: "slider" });
@@ -271,8 +272,10 @@ export class Plot {
     set(this.svg, { "aria-label": words });
   }
 
-  /** What the cursor reads, for who hears it: number `index` of `length`. */
+  /** What the cursor reads, for who hears it: number `index` of `length`. Without a cursor it is
+   *  said once: nobody wants to hear each change. */
   hear(index, length, words) {
+    if (!this.cursor && this.place.hasAttribute("aria-valuenow")) return;
     set(this.place, { "aria-valuemin": 0, "aria-valuemax": Math.max(0, length - 1),
       "aria-valuenow": Math.max(0, index), "aria-valuetext": words });
   }
@@ -289,7 +292,8 @@ export class Plot {
   }
 
   listen() {
-    const follow = ({ clientX }) => this.point({ px: clientX - this.svg.getBoundingClientRect().x });
+    const left = () => this.svg.getBoundingClientRect().x;
+    const follow = ({ clientX }) => this.point({ px: clientX - left() });
     const forget = () => this.point(null);
     this.place.addEventListener("pointermove", follow);
     this.place.addEventListener("pointerdown", follow);

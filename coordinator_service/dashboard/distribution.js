@@ -2,14 +2,15 @@
 // them lies up to each x. Both come from the same points: straight lines lead from `upto` of one to
 // `below` of the next, and where the two differ at one x, many values are equal.
 //
-// Of a share the error is proven at the points. Between two of them the true share never falls, so
-// it is at least what is proven at the one before, and at most what is proven at the one after: that
-// is the band, in steps too fine to see. The cursor reads points only, so what it says is proven.
+// Of a share the error is proven at the points. Between two of them the true share never falls:
+// so it is at least what is proven at the one before, and at most what is proven at the one after.
+// That is the band; of many points its steps are too fine to see. The cursor reads points only, so
+// what it says is proven.
 //
-// Above, the mass of equal bins; a value that alone has as much as half a bin of an even spread
-// stands apart as a spike, cut where it would flatten all else: then its share is written beside it.
-// What is shown is the middle 99 %, and the marks, unless all of it is not much wider; words say how
-// much lies outside.
+// Above, the mass of equal bins. A value that alone has as much as half a bin of an even spread
+// stands apart as a spike; where it would flatten all else it is cut, and its share written beside.
+// What is shown is the middle 99 %, and the marks, or all of it where that is not much wider; words
+// say how much lies outside.
 
 import { count, percent } from "./format.js";
 import {
@@ -64,7 +65,7 @@ export function bins(points, [low, high], size, apart) {
   return mass.map((share) => Math.max(0, share));
 }
 
-/** How high the density's scale reaches: the highest bin, and spikes unless they would flatten it. */
+/** How high the density's scale reaches: the highest bin, and spikes as far as they leave room. */
 export function height(mass, apart) {
   const [bin, spike] = [Math.max(...mass), Math.max(0, ...apart.map(({ share }) => share))];
   const isFlat = mass.reduce((sum, share) => sum + share, 0) < 0.02;
@@ -137,7 +138,8 @@ export class Distribution {
   /** The point nearest to px: keys are its x. */
   find(px) {
     const off = (i) => Math.abs(this.x(this.points.x[i]) - px);
-    const nearest = this.inside.reduce((best, i) => (off(i) < off(best) ? i : best), this.inside[0]);
+    const [first] = this.inside;
+    const nearest = this.inside.reduce((best, i) => (off(i) < off(best) ? i : best), first);
     return this.points?.x[nearest];
   }
 
@@ -153,14 +155,19 @@ export class Distribution {
   }
 
   read(key) {
-    const at = key === undefined ? undefined : this.inside[this.index(key)];
-    this.drawing.cursor(this, at);
+    const now = key ?? this.step(undefined, 0);
+    const nth = now === undefined ? -1 : this.index(now);
+    const at = this.inside[nth];
+    const isRead = key !== undefined && at !== undefined;
+    this.drawing.cursor(this, isRead ? at : undefined);
+    say(this.plot.readout, isRead ? this.words(at) : this.summary());
+    if (at !== undefined) this.plot.hear(nth, this.inside.length, this.words(at));
+  }
+
+  summary() {
     const worst = Math.max(...this.points.rank_error);
     const proof = worst === 0 ? "exact" : `proven to ± ${percent(worst)}`;
-    const idle = `${count(this.cdf.count)} values; each share is ${proof}`;
-    say(this.plot.readout, at === undefined ? idle : this.words(at));
-    const now = at === undefined ? this.step(undefined, 0) : this.points.x[at];
-    if (now !== undefined) this.plot.hear(this.index(now), this.inside.length, this.words(this.inside[this.index(now)]));
+    return `${count(this.cdf.count)} values; each share is ${proof}`;
   }
 
   /** What is proven at a point. */
@@ -209,7 +216,7 @@ class Drawing {
     this.cuts = new Several(() => text("", "start"));
     this.density = text("density", "end");
     this.upto = text("share up to x", "start");
-    [this.left, this.base, this.right] = ["start", "start", "end"].map((anchor) => text("", anchor));
+    [this.left, this.base, this.right] = ["start", "start", "end"].map((end) => text("", end));
     this.rule = svg(this.all, "line", { class: "cursor" });
     this.dot = svg(this.all, "circle", { class: "dot", r: 4 });
   }
@@ -220,7 +227,8 @@ class Drawing {
 
   show(chart) {
     const { left, right, top, bottom } = chart.box;
-    set(this.clip, { x: left - 1, y: top - 1, width: Math.max(0, right - left + 2), height: bottom - top + 2 });
+    set(this.clip, { x: left - 1, y: top - 1, width: Math.max(0, right - left + 2),
+      height: bottom - top + 2 });
     this.dense(chart);
     this.curve(chart);
     this.axes(chart);
@@ -248,7 +256,8 @@ class Drawing {
       .sort((a, b) => a.px - b.px);
     this.cuts.show(loose(items), (text, { px, words }) => {
       const isLast = px + wide(words) + 6 > right;
-      set(text, { x: px + (isLast ? -5 : 5), y: top + 12, "text-anchor": isLast ? "end" : "start" });
+      const [beside, end] = isLast ? [px - 5, "end"] : [px + 5, "start"];
+      set(text, { x: beside, y: top + 12, "text-anchor": end });
       say(text, words);
     });
   }
@@ -259,13 +268,15 @@ class Drawing {
     const edges = [...upper.map(place), ...lower.map(place).reverse()];
     set(this.band, { d: `${path(edges)}Z` });
     const line = points.x.flatMap((at, i) => [[at, points.below[i]], [at, points.upto[i]]]);
-    set(this.line, { d: path([[box.left, y(points.below[0])], ...line.map(place), [box.right, y(1)]]) });
+    const [start, end] = [[box.left, y(points.below[0])], [box.right, y(1)]];
+    set(this.line, { d: path([start, ...line.map(place), end]) });
   }
 
   axes({ values, box, x, y }) {
     const { left, right, floor, upper, bottom } = box;
     const lines = bottom - upper > 110 ? [0, 0.25, 0.5, 0.75, 1] : [0, 0.5, 1];
-    this.rows.show(lines.map((share) => ({ px: y(share), words: `${share * 100} %` })), [left, right]);
+    const rows = lines.map((share) => ({ px: y(share), words: `${share * 100} %` }));
+    this.rows.show(rows, [left, right]);
     const { at, words, base } = values;
     this.below.show(at.map((one, i) => ({ px: x(one), words: words[i],
       middle: inside(x(one), words[i], left - 24, right) })), [bottom, bottom + 4]);
@@ -284,7 +295,8 @@ class Drawing {
     const fits = room(full).reduce((sum, one) => sum + one, 0) <= most - least;
     const words = fits ? full : marks.map(() => "");
     const middles = apart(marks.map(({ value }) => x(value)), room(words), least, most);
-    this.names.show(marks, (text, { name }, i) => say(set(text, { x: middles[i], y: 14 }), name));
+    const y = fits ? 14 : 29;
+    this.names.show(marks, (text, { name }, i) => say(set(text, { x: middles[i], y }), name));
     this.values.show(marks, (text, _, i) => say(set(text, { x: middles[i], y: 29 }), words[i]));
     this.leaders.show(marks, (line, { value }, i) => set(line, { d: path([[middles[i], 34],
       [x(value), box.top], [x(value), box.bottom]]) }));

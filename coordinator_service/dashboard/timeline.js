@@ -2,13 +2,13 @@
 //
 // A moment stands where the answer changed, and holds until the next. When within its step it
 // changed is not told: so the line runs level until one step before the next moment, and straight
-// over that one step, which is two to four pixels wide. The right edge is now; the last moment
-// holds until there.
+// over that one step, which is a few pixels wide; so does the band. The right edge is now; the last
+// moment holds until there.
 //
 // What is shown is chosen by time, not by extremes: the median's range is where it was for all but
 // a twentieth of the time at either end, unless all of it is not much wider; the band's, all but a
-// tenth. So a wild first second does not flatten the minutes after it. What is cut is said. The
-// range stays as it is until it no longer fits.
+// tenth. So a wild first second does not flatten the minutes after it. Words say where the median
+// itself is cut. The range stays as it is until it no longer fits.
 //
 // Times are the coordinator's. A browser's clock that is behind moves the edge with each answer;
 // one that is ahead shows when answers keep arriving from long ago: see skew().
@@ -35,7 +35,7 @@ const SAMPLES = 3;
 const HATCH = "url(#timeline-hatch)";
 const STEPS_S = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14_400, 21_600];
 
-/** How far the coordinator's clock is ahead, by how long ago the last answers were made, as seen. */
+/** How far the coordinator's clock is ahead, by when the last answers seem to have been made. */
 export function skew(samples) {
   const latest = Math.max(...samples);
   return latest > 0 || (samples.length === SAMPLES && latest < -AHEAD_S) ? latest : 0;
@@ -89,7 +89,8 @@ export function fit(moments, from, to) {
   const usual = middle(held("median"), MEDIANS_CUT);
   const isClose = most[1] / WIDER - most[0] / WIDER <= usual[1] - usual[0];
   const bands = [...middle(held("low"), BANDS_CUT), ...middle(held("high"), BANDS_CUT)];
-  const all = [...(isClose ? most : usual), medians.at(-1), ...bands.filter((x) => x !== undefined)];
+  const all = [...(isClose ? most : usual), medians.at(-1), ...bands]
+    .filter((x) => x !== undefined);
   return roomy(Math.min(...all), Math.max(...all));
 }
 
@@ -104,8 +105,8 @@ export function timeTicks(from, to, steps) {
 
 function clockTime(at, withSeconds) {
   const moment = new Date(at * 1000);
-  const parts = [moment.getHours(), moment.getMinutes(), ...(withSeconds ? [moment.getSeconds()] : [])];
-  return parts.map((one) => String(one).padStart(2, "0")).join(":");
+  const parts = [moment.getHours(), moment.getMinutes(), moment.getSeconds()];
+  return parts.slice(0, withSeconds ? 3 : 2).map((one) => String(one).padStart(2, "0")).join(":");
 }
 
 /** What is proven, in words. */
@@ -162,10 +163,11 @@ export class Timeline {
     const last = this.moments.at(-1);
     this.step_s = columns.step_s;
     this.moments = rows(columns).filter(({ median }) => median !== null);
-    if (last && last.at > (this.moments.at(-1)?.at ?? Infinity)) join(this.moments, last, this.step_s);
+    const isNewer = last?.at > (this.moments.at(-1)?.at ?? Infinity);
+    if (isNewer) join(this.moments, last, this.step_s);
     this.right = Date.now() / 1000 + skew(this.samples);
-    const tier = RANGES.find(({ step_s }) => step_s === this.step_s);
-    if (tier && tier !== RANGES.find(({ last_s }) => this.range <= last_s)) this.range = tier.last_s;
+    const own = RANGES.find(({ step_s }) => step_s === this.step_s);
+    if (own && own !== RANGES.find(({ last_s }) => this.range <= last_s)) this.range = own.last_s;
     this.plot.redraw();
   }
 
@@ -175,7 +177,8 @@ export class Timeline {
     const at = Date.parse(answer.as_of) / 1000;
     if (answer.median === null || !Number.isFinite(at)) return;
     const last = this.moments.at(-1);
-    if (last && at > last.at) this.samples = [...this.samples, at - Date.now() / 1000].slice(-SAMPLES);
+    const off = at - Date.now() / 1000;
+    if (last && at > last.at) this.samples = [...this.samples, off].slice(-SAMPLES);
     join(this.moments, { ...answer, at }, this.step_s);
     this.moments = since(this.moments, this.edge() - this.range);
     this.plot.redraw();
@@ -210,15 +213,20 @@ export class Timeline {
     const to = this.edge();
     const from = to - this.range;
     const moments = since(this.moments, from);
-    say(this.plot.empty, moments.length ? "" : "No values yet");
-    this.drawing.hide(moments.length === 0);
-    this.plot.readout.style.visibility = this.note.style.visibility = moments.length ? "" : "hidden";
+    this.hide(moments.length === 0);
     if (moments.length === 0) return;
     this.shown = calm(this.shown, fit(moments, from, to), 0.4, 0.08);
     this.scale(from, to);
     this.drawing.show(this, moments, from, to);
     this.read(moments, this.plot.key);
     this.remark(moments);
+  }
+
+  hide(isEmpty) {
+    say(this.plot.empty, isEmpty ? "No values yet" : "");
+    this.drawing.hide(isEmpty);
+    const visibility = isEmpty ? "hidden" : "";
+    this.plot.readout.style.visibility = this.note.style.visibility = visibility;
   }
 
   /** The plot's edges and places in px; the gutter for labels only ever grows. */
@@ -240,8 +248,8 @@ export class Timeline {
     if (!this.at || !this.moments.length) return undefined;
     const at = clamp(this.at(px), this.at(this.box.left), this.at(this.box.right));
     const off = (moment) => Math.abs(this.x(moment.at) - px);
-    const [near] = this.moments.filter((one) => off(one) <= NEAR_PX && this.x(one.at) >= this.box.left)
-      .sort((a, b) => off(a) - off(b));
+    const [near] = this.moments.filter((one) => this.x(one.at) >= this.box.left)
+      .filter((one) => off(one) <= NEAR_PX).sort((a, b) => off(a) - off(b));
     return near ? near.at : Math.max(at, this.moments[0].at);
   }
 
@@ -261,10 +269,14 @@ export class Timeline {
   }
 
   remark(moments) {
-    this.key.hidden = moments.every(({ complete }) => complete);
-    const isOutside = ({ median }) => part(median, ...this.shown) < 0 || part(median, ...this.shown) > 1;
-    this.cut.hidden = !moments.some(isOutside);
     const medians = moments.map(({ median }) => median);
+    const [low, high] = this.shown;
+    this.key.hidden = moments.every(({ complete }) => complete);
+    this.cut.hidden = medians.every((x) => x >= low && x <= high);
+    this.describe(medians);
+  }
+
+  describe(medians) {
     const words = RANGES.find(({ last_s }) => last_s === this.range)?.words.replace("1 ", "")
       ?? `${this.range} seconds`;
     const [least, most, now] = [Math.min(...medians), Math.max(...medians), medians.at(-1)]
