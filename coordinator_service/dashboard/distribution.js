@@ -83,6 +83,9 @@ export function band({ x, below, upto, rank_error: error }) {
   return { lower, upper };
 }
 
+/** An error; the smallest, of rounding, is told as 0.001 %. */
+const off = (error) => `± ${percent(error && Math.max(error, 1e-5))}`;
+
 /** What is marked: the quantiles that have a value. */
 function marked(quantiles) {
   return (quantiles?.quantiles ?? []).filter(({ value }) => value !== null).map(({ q, value }) => ({
@@ -137,9 +140,9 @@ export class Distribution {
 
   /** The point nearest to px: keys are its x. */
   find(px) {
-    const off = (i) => Math.abs(this.x(this.points.x[i]) - px);
+    const away = (i) => Math.abs(this.x(this.points.x[i]) - px);
     const [first] = this.inside;
-    const nearest = this.inside.reduce((best, i) => (off(i) < off(best) ? i : best), first);
+    const nearest = this.inside.reduce((best, i) => (away(i) < away(best) ? i : best), first);
     return this.points?.x[nearest];
   }
 
@@ -166,7 +169,7 @@ export class Distribution {
 
   summary() {
     const worst = Math.max(...this.points.rank_error);
-    const proof = worst === 0 ? "exact" : `proven to ± ${percent(worst)}`;
+    const proof = worst === 0 ? "exact" : `proven to ${off(worst)}`;
     return `${count(this.cdf.count)} values; each share is ${proof}`;
   }
 
@@ -175,7 +178,7 @@ export class Distribution {
     const { x, below, upto, rank_error: error } = this.points;
     const jump = upto[i] - below[i];
     const about = error[i] === 0 ? "" : "about ";
-    return `${percent(upto[i])} ± ${percent(error[i])} are up to ${telling(x[i], ...this.shown)}`
+    return `${percent(upto[i])} ${off(error[i])} are up to ${telling(x[i], ...this.shown)}`
       + (jump > error[i] ? `, ${about}${percent(jump)} just there` : "");
   }
 
