@@ -86,6 +86,23 @@ class Picture:
         below = _climbed(x, left, right, start[index], end[index])
         return below, np.where(x == right, self.upto.take(index, mode="clip"), below)
 
+    def value(self, rank: float) -> float:
+        """The value of this rank, where there are any: that which a total of this picture has.
+
+        A total evaluates all it holds at each step of a search. Here the knots are looked up.
+        """
+        at = int(self.upto.searchsorted(rank))
+        if self.below[at] > rank:
+            return self._climbing(rank, at)
+        last = self.below.searchsorted(rank, "right") - 1  # another one on a flat stretch only
+        return float(midpoint(self.x[at], self.x[last]))
+
+    def _climbing(self, rank: float, at: int) -> float:
+        """Where it passes this rank, on the climb to a knot."""
+        leaving, arriving = self.upto[at - 1] - rank, self.below[at] - rank
+        value = float(between(self.x[at - 1], self.x[at], leaving / (leaving - arriving)))
+        return _mended(value, rank, lambda x: float(self.rank(np.array(x))))
+
     @quietly
     def scaled(self, weight: int) -> "Picture":
         """The same shape, of another weight."""
@@ -143,6 +160,7 @@ class Total:
     """The sum of pictures, none of them empty, in the order given."""
 
     def __init__(self, pictures: Sequence[Picture]) -> None:
+        self.pictures = pictures
         self.weights = np.array([picture.weight for picture in pictures])
         self.weight = float(self.weights.sum())
         self.whole = all(picture.whole for picture in pictures)
@@ -226,10 +244,7 @@ class Total:
         """
         first, last = self.passes_zero(lambda ranks: float(ranks.sum()) - rank)
         value = float(midpoint(np.array(first), np.array(last)))
-        smaller = math.nextafter(value, -math.inf)
-        if self.ranks(value).sum() < rank:
-            return math.nextafter(value, math.inf)
-        return smaller if self.ranks(smaller).sum() > rank else value
+        return _mended(value, rank, lambda x: float(self.ranks(x).sum()))
 
 
 @quietly
@@ -237,3 +252,11 @@ def _climbed(x: Floats, left: Floats, right: Floats, start: Floats, end: Floats)
     """The rank at x on the climb from the right of one knot to the left of the next."""
     way = share(x, left, right)
     return np.where(way < 1, np.minimum(start + (end - start) * way, end), end)
+
+
+def _mended(value: float, rank: float, rank_of: Callable[[float], float]) -> float:
+    """The value, or the float beside it, where rounding missed the right one by one."""
+    smaller = math.nextafter(value, -math.inf)
+    if rank_of(value) < rank:
+        return math.nextafter(value, math.inf)
+    return smaller if rank_of(smaller) > rank else value

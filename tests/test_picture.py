@@ -201,10 +201,21 @@ def test_the_value_of_a_rank_has_that_rank(pictures: list[Picture], data: st.Dat
     check_value(pictures, data.draw(st.floats(0, weight)))
 
 
+@given(any_picture, st.data())
+def test_the_value_of_a_rank_is_the_same_in_one_picture_and_in_a_total_of_it(
+    picture: Picture, data: st.DataObject
+) -> None:
+    total, ranks = Total([picture]), st.floats(0, picture.weight)
+    whole = st.integers(0, 2 * int(picture.weight)).map(lambda twice: twice / 2)
+    for rank in [0.0, picture.weight / 2, picture.weight, *data.draw(st.lists(ranks | whole))]:
+        assert picture.value(rank) == total.value(rank)
+
+
 def test_where_a_climb_has_but_one_float_inside_the_nearest_value_is_told() -> None:
     climb = Segments(np.array([-TINY, TINY]), np.array([3.0])).picture
     for rank in (0, 1, 1.5, 2, 3):
         check_value([climb], rank)
+        assert climb.value(rank) == Total([climb]).value(rank)
 
 
 def test_a_climb_longer_than_any_float_has_its_values_where_they_are() -> None:
