@@ -62,6 +62,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import NamedTuple
 
+from shared.distribution import Distribution
 from shared.protocol import (
     EPSILON_MIN,
     ID_MAX,
@@ -328,6 +329,10 @@ class Ledger:
             )
             for q in qs
         ]
+
+    def distribution(self, stream: str) -> Distribution | None:
+        """Of all values in a stream, to be evaluated anywhere: it never changes."""
+        return self._rows(stream).distribution
 
     @property
     def listens_until(self) -> float:

@@ -249,11 +249,13 @@ class Estimate:
     def _rounding(self) -> float:
         """A bound of what rounding adds; nothing where all that is summed is whole."""
         total = self.total
-        if total.whole and not self.patience.any() and _exact(self.q, total.weight, self._target):
+        whole = total.whole and not self.patience.any()
+        if whole and is_product(self.q, total.weight, self._target):
             return 0.0
         return (total.weight + float(self.patience.sum())) * ROUNDING
 
 
-def _exact(q: float, weight: float, product: float) -> bool:
+def is_product(q: float, weight: float, product: float) -> bool:
+    """Whether q times a whole weight is exactly this, with nothing rounded away."""
     (one, one_of), (other, other_of) = q.as_integer_ratio(), product.as_integer_ratio()
     return one * int(weight) * other_of == other * one_of

@@ -22,6 +22,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from shared.distribution import Distribution
 from shared.picture import NOTHING, Picture, Total
 from shared.protocol import NO_MARK, SILENT_HEARTBEATS, Cause, Delta, Form, Source, mark_of
 from shared.rank_shift import NO_GRANT, Estimate, Grant, floored, own_part, pool
@@ -212,10 +213,18 @@ class Rows:
     def estimate(self, q: float) -> Estimate | None:
         if not self.weight:
             return None
+        total, allowance, patience = self._added
+        return Estimate(total, q, allowance, patience)
+
+    @property
+    def distribution(self) -> Distribution | None:
+        return Distribution(*self._added) if self.weight else None
+
+    @property
+    def _added(self) -> tuple[Total, float, Floats]:
         if self._sums is None:
             rows = sorted(self._rows.values(), key=lambda row: row.source.number)
             total = Total([row.picture for row in rows])
             patience = np.array([row.counted.patience for row in rows], dtype=np.float64)
             self._sums = total, sum(row.counted.allowance for row in rows), patience
-        total, allowance, patience = self._sums
-        return Estimate(total, q, allowance, patience)
+        return self._sums

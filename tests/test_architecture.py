@@ -24,7 +24,7 @@ LEVELS = [
     {"shared.clusters", "shared.picture"},
     {"shared.digest", "shared.drawing"},
     {"shared.rank_shift"},
-    {"shared.protocol"},
+    {"shared.protocol", "shared.distribution"},
     {"shared.wording", "shared.rows"},
     {"shared.outbox", "shared.ledger"},
     {"shared.tracker", "shared.serving"},
