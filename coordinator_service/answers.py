@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from shared.distribution import NO_POINTS
 from shared.ledger import Answer, Ledger
 from shared.protocol import Cause
 from shared.rows import Row
@@ -119,6 +120,19 @@ class Answers:
             {"stream": stream, "count": counts[stream], "sources": sources[stream]}
             for stream in sorted(counts)
         ]
+
+    def cdf(self, stream: str, points: int) -> Rendered:
+        """The answer to `GET /cdf`; for a thread to work out."""
+        answer = self._ledger.answer(stream=stream, now=self._clock())
+        distribution = self._ledger.distribution(stream)
+        fields = {"stream": stream} | self._fields(answer)
+
+        def written() -> bytes:
+            found = distribution.points(points) if distribution else NO_POINTS
+            columns = {name: column.tolist() for name, column in found._asdict().items()}
+            return as_json(fields | {"points": columns})
+
+        return written
 
     def workers(self) -> Rendered:
         """One entry for each source, by worker and stream; for a thread to write down."""

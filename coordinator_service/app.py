@@ -21,6 +21,7 @@ from coordinator_service.pages import FOLDER, files_in, pages
 from coordinator_service.settings import Settings
 from coordinator_service.store import Store
 from coordinator_service.told import (
+    Cdf,
     Explanation,
     Health,
     History,
@@ -46,6 +47,7 @@ LastS = Annotated[
     float, Query(ge=1, le=LAST_S_MAX, description="of the last so many seconds, up to a day")
 ]
 WorkerName = Annotated[str, Path(max_length=NAME_MAX, description="as in `GET /workers`")]
+Points = Annotated[int, Query(ge=2, le=1000, description="at most so many, from 2 to 1000")]
 
 RECEIPTS: dict[int | str, dict[str, Any]] = {
     200: {"content": BINARY, "description": "for each delta, in order, a receipt or a refusal"}
@@ -183,6 +185,18 @@ def reads(coordinator: Coordinator) -> APIRouter:
         """All streams that have values."""
         asked("streams")
         return Streams(streams=[StreamSummary(**one) for one in answers.streams()])
+
+    @router.get(
+        "/cdf",
+        dependencies=[only("stream", "points")],
+        response_model=Cdf,
+        responses=responses(_404=UNKNOWN, _422="not a number from 2 to 1000, or not a name"),
+    )
+    async def get_cdf(stream: Stream = "default", points: Points = 200) -> Response:
+        """Which share of all values lies up to where, for a plot, and how wrong each share is."""
+        cdf = answers.cdf(coordinator.known(stream), points)
+        asked("cdf")
+        return Response(await asyncio.to_thread(cdf), media_type="application/json")
 
     @router.get("/workers", response_model=WorkersList)
     async def get_workers() -> Response:

@@ -77,6 +77,27 @@ class Quantiles(Said):
     quantiles: list[Quantile]
 
 
+class Points(Told):
+    """The distribution, in columns, all empty while there are no values.
+
+    Straight lines lead from `upto` of one place to `below` of the next. Where `below` is less than
+    `upto`, there is a jump.
+    """
+
+    x: list[float]
+    """Places, in order: from where the coordinator's pictures begin to where they end."""
+    below: list[float]
+    """At each place, the share of all values that are less."""
+    upto: list[float]
+    """At each place, the share of all values that are no more."""
+    rank_error: list[float]
+    """The certificate: at this place either share is off by at most so much."""
+
+
+class Cdf(Said):
+    points: Points
+
+
 class Source(Told):
     worker: str
     stream: str

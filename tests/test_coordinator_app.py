@@ -126,7 +126,9 @@ def test_it_is_not_ready_before_it_has_listened_and_says_so(rng: np.random.Gener
 
 def test_a_stream_without_values_is_unknown(rng: np.random.Generator) -> None:
     async def story(_: Cluster, node: Node) -> None:
-        for path in ("/median?stream=x", "/quantile?q=0.5&stream=x", "/explain?stream=x"):
+        for path in (
+            "/median?stream=x", "/quantile?q=0.5&stream=x", "/explain?stream=x", "/cdf?stream=x",
+        ):  # fmt: skip
             check_problem(await node.client.get(path), 404, "unknown_stream")
             check_problem(await node.client.get(f"{path}%0A"), 422, "bad_name")
         check_problem(await node.client.get("/median?stream="), 422, "invalid")
@@ -303,7 +305,7 @@ def test_the_documentation_knows_every_route(rng: np.random.Generator) -> None:
         paths = (await node.json("/openapi.json"))["paths"]
         assert {f"{method} {path}" for path, methods in paths.items() for method in methods} >= {
             "get /median", "get /quantile", "get /streams", "get /workers", "get /explain",
-            "post /deltas", "get /health", "get /ready", "get /metrics",
+            "get /cdf", "post /deltas", "get /health", "get /ready", "get /metrics",
         }  # fmt: skip
 
     one_coordinator(rng, story)
@@ -334,7 +336,14 @@ def test_metrics_name_what_happened(rng: np.random.Generator) -> None:
         await sent(node, delta, b"rubbish", cut(an_outbox(5, error=0.4), 1.0))
         stranger = an_outbox(stream='a "b"')
         await sent(node, cut(stranger, 1.0))
-        for path in ("/median", "/median?stream=default", "/quantile?q=1", "/explain", "/workers"):
+        for path in (
+            "/median",
+            "/median?stream=default",
+            "/quantile?q=1",
+            "/explain",
+            "/workers",
+            "/cdf",
+        ):
             await node.client.get(path)
         await node.client.get("/streams")
         response = await node.client.get("/metrics")
@@ -356,7 +365,7 @@ def test_metrics_name_what_happened(rng: np.random.Generator) -> None:
         ]
         assert sum(forms) == 1
         assert sample("coordinator_queries_total", endpoint="median") == 2
-        for endpoint in ("quantile", "explain", "workers", "streams"):
+        for endpoint in ("quantile", "explain", "workers", "streams", "cdf"):
             assert sample("coordinator_queries_total", endpoint=endpoint) == 1
         assert sample("coordinator_received_bytes_total") > 300
         assert sample("coordinator_sent_bytes_total") > 50
