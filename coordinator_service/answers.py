@@ -134,9 +134,10 @@ class Answers:
 
         return written
 
-    def workers(self) -> Rendered:
+    def workers(self, stream: str | None) -> Rendered:
         """One entry for each source, by worker and stream; for a thread to write down."""
-        now, rows = self._clock(), list(self._ledger.known)
+        now, known = self._clock(), self._ledger.known
+        rows = [row for row in known if stream in (None, row.source.stream)]
 
         def written() -> bytes:
             rows.sort(key=lambda row: row.source)
@@ -152,6 +153,7 @@ class Answers:
             "source": f"{row.source.number:016x}",
             "state": self.state(row, now),
             "count": row.upto,
+            "median": row.median,
             "allowance": row.counted.allowance,
             "patience": row.counted.patience,
             "rank_shift": row.shift,

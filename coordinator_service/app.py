@@ -36,7 +36,7 @@ from coordinator_service.told import (
 from shared.protocol import NAME_MAX, REQUEST_BYTES_MAX
 from shared.serving.bodies import body_of
 from shared.serving.errors import Problem, answer_errors, by_name, not_written, responses
-from shared.serving.queries import NO_NAME, NO_Q, UNKNOWN, Q, Qs, Stream, only
+from shared.serving.queries import NO_NAME, NO_Q, UNKNOWN, Q, Qs, Stream, StreamOrAll, only
 from shared.serving.storage import NotWritten, tended
 from shared.serving.tasks import vital
 
@@ -198,11 +198,17 @@ def reads(coordinator: Coordinator) -> APIRouter:
         asked("cdf")
         return Response(await asyncio.to_thread(cdf), media_type="application/json")
 
-    @router.get("/workers", response_model=WorkersList)
-    async def get_workers() -> Response:
+    @router.get(
+        "/workers",
+        dependencies=[only("stream")],
+        response_model=WorkersList,
+        responses=responses(_404=UNKNOWN, _422=NO_NAME),
+    )
+    async def get_workers(stream: StreamOrAll = None) -> Response:
         """One entry for each source, a stream on a worker: what it may live by, if it is silent."""
+        workers = answers.workers(coordinator.known(stream) if stream else None)
         asked("workers")
-        return Response(await asyncio.to_thread(answers.workers()), media_type="application/json")
+        return Response(await asyncio.to_thread(workers), media_type="application/json")
 
     @router.get(
         "/explain",

@@ -107,6 +107,8 @@ class Source(Told):
     """`gone` has said goodbye."""
     count: int
     """How many of its values are covered."""
+    median: float | None
+    """Of the coordinator's picture of it; null while there is none."""
     allowance: float
     """How many ranks it may have moved since it last spoke."""
     patience: int

@@ -73,6 +73,11 @@ class Row:
         allowance = max(self.lives_by.allowance, self.granted.allowance)
         return Grant(max(self.shift, min(allowance, self.shift + patience)), patience)
 
+    @cached_property
+    def median(self) -> float | None:
+        """Of its picture."""
+        return self.picture.value(self.picture.weight / 2) if self.upto else None
+
     def is_claimed_by(self, delta: Delta) -> bool:
         """Whether who says this keeps the source elsewhere than who was accepted last."""
         return self.upto > 0 and delta.form is Form.WHOLE and delta.home != self.home

@@ -128,6 +128,7 @@ def test_a_stream_without_values_is_unknown(rng: np.random.Generator) -> None:
     async def story(_: Cluster, node: Node) -> None:
         for path in (
             "/median?stream=x", "/quantile?q=0.5&stream=x", "/explain?stream=x", "/cdf?stream=x",
+            "/workers?stream=x",
         ):  # fmt: skip
             check_problem(await node.client.get(path), 404, "unknown_stream")
             check_problem(await node.client.get(f"{path}%0A"), 422, "bad_name")
@@ -235,6 +236,7 @@ def test_workers_are_shown_source_by_source(rng: np.random.Generator) -> None:
             "source": "0000000000000002",
             "state": "silent",
             "count": 1,
+            "median": 3.0,
             "allowance": 0.0,
             "patience": 0,
             "rank_shift": 0.0,
@@ -243,7 +245,7 @@ def test_workers_are_shown_source_by_source(rng: np.random.Generator) -> None:
             "raw_bytes": 8,
         }
         assert (second["worker"], second["state"], second["count"]) == ("b", "live", 3)
-        assert (second["deltas"], second["raw_bytes"]) == (2, 24)
+        assert (second["deltas"], second["raw_bytes"], second["median"]) == (2, 24, 2.0)
         assert second["causes"] == {"patience": 2}
         streams = [{"stream": name, "count": n, "sources": 1} for name, n in COUNTS]
         assert await node.json("/streams") == {"streams": streams}
@@ -274,6 +276,7 @@ def test_who_was_only_refused_is_shown_as_never_heard(rng: np.random.Generator) 
         await sent(node, cut(an_outbox(error=0.4), 1.0))
         (shown,) = (await node.json("/workers"))["workers"]
         assert (shown["state"], shown["count"], shown["last_heard_s"]) == ("silent", 0, None)
+        assert shown["median"] is None
         said = await node.json("/median")
         assert (said["median"], said["workers"]) == (None, {"live": 0, "silent": 1})
         assert (await node.json("/explain"))["rows"] == []

@@ -1,4 +1,4 @@
-"""The distribution over HTTP."""
+"""The distribution over HTTP, and the sources of one stream."""
 
 from typing import Any
 
@@ -25,6 +25,7 @@ def test_before_the_first_value_all_columns_are_empty(rng: np.random.Generator) 
         about = set(median) - {"median", "low", "high", "rank_error"}
         assert set(said) == about
         assert (said["stream"], said["count"], said["complete"]) == ("default", 0, False)
+        assert await node.json("/workers", stream="default") == {"workers": []}
 
     one_coordinator(rng, story, heartbeat_s=60.0)
 
@@ -73,10 +74,31 @@ def test_a_number_of_points_out_of_range_is_none(query: str, rng: np.random.Gene
 
 def test_what_nobody_knows_is_refused(rng: np.random.Generator) -> None:
     async def story(_: Cluster, node: Node) -> None:
-        for path in ("/cdf?q=0.5",):
+        for path in ("/cdf?q=0.5", "/workers?worker=a"):
             check_problem(await node.client.get(path), 422, "unknown_parameter")
-        for path in ("/cdf?stream=x",):
+        for path in ("/cdf?stream=x", "/workers?stream=x"):
             check_problem(await node.client.get(path), 404, "unknown_stream")
+        check_problem(await node.client.get("/workers?stream="), 422, "invalid")
+
+    one_coordinator(rng, story)
+
+
+def test_the_sources_of_one_stream_are_shown_with_their_own_medians(
+    rng: np.random.Generator,
+) -> None:
+    async def story(_: Cluster, node: Node) -> None:
+        await told(node, an_outbox(1, worker="a"), 1.0, 2.0, 9.0)
+        await told(node, an_outbox(2, worker="b"), 1.0, 4.0)
+        await told(node, an_outbox(3, worker="a", stream="other"), 7.0)
+
+        async def shown(**query: str) -> list[tuple[str, str, float]]:
+            sources = (await node.json("/workers", **query))["workers"]
+            return [(one["worker"], one["stream"], one["median"]) for one in sources]
+
+        default, other = [("a", "default", 2.0), ("b", "default", 2.5)], ("a", "other", 7.0)
+        assert await shown(stream="default") == default
+        assert await shown(stream="other") == [other]
+        assert await shown() == [default[0], other, default[1]]
 
     one_coordinator(rng, story)
 
