@@ -27,7 +27,7 @@ function showMedian({ median, exact }) {
 
 function between({ median, low, high, exact }) {
   if (median === null) return "";
-  if (exact) return "Exactly this: no value that is counted could make it another.";
+  if (exact) return "Exact: no acknowledged value could make it another";
   if (low === null && high === null) return "Nothing bounds it yet.";
   if (low === null) return `Certainly no more than ${steady(high)}`;
   if (high === null) return `Certainly no less than ${steady(low)}`;

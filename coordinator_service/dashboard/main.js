@@ -32,7 +32,6 @@ let answer = null; // the newest
 let drawn_as_of = null; // of the answer that the distribution was drawn of
 let spread = null;
 let state = { name: "connecting", why: "", code: "" };
-let away_since = null;
 
 const workers = new Workers({ onLook: (change) => lookAt(change) });
 const distribution = new Distribution(element("distribution"));
@@ -60,8 +59,6 @@ function onAnswer(found) {
 
 function onState(next) {
   const isNew = next.name !== state.name;
-  if (next.name === "live") away_since = null;
-  else away_since ??= performance.now();
   state = next;
   if (isNew) stateChanged();
   showState();
@@ -107,9 +104,8 @@ function trouble() {
 }
 
 function awayWords() {
-  const away_s = (performance.now() - away_since) / 1000;
   const numbers = answer === null ? "" : " The numbers below are the last that were heard.";
-  return `${sentence(state.why)} Trying again, for ${lasting(away_s)} now.${numbers}`;
+  return `${sentence(state.why)} This page goes on trying.${numbers}`;
 }
 
 function silentWords(silent) {

@@ -23,7 +23,7 @@ export function show(node, isShown) {
 /** A share of the width, for a bar or a mark on a line. */
 export function place(node, share, name = "--at") {
   const within = Math.min(1, Math.max(0, Number.isFinite(share) ? share : 0));
-  const placed = `${(within * 100).toFixed(1)}%`;
+  const placed = `${(within * 100).toFixed(3)}%`;
   if (node.style.getPropertyValue(name) !== placed) node.style.setProperty(name, placed);
 }
 
