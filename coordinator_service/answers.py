@@ -130,7 +130,8 @@ class Answers:
         def written() -> bytes:
             found = distribution.points(points) if distribution else NO_POINTS
             columns = {name: column.tolist() for name, column in found._asdict().items()}
-            return as_json(fields | {"points": columns})
+            straight = distribution is None or distribution.is_straight(found)
+            return as_json(fields | {"straight": straight, "points": columns})
 
         return written
 

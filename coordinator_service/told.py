@@ -95,6 +95,8 @@ class Points(Told):
 
 
 class Cdf(Said):
+    straight: bool
+    """The lines between the points are all there is, and as certain: errors lie on lines, too."""
     points: Points
 
 

@@ -107,6 +107,10 @@ class Distribution:
         parts = [self._told(x[at : at + size]) for at in range(0, len(x), size)]
         return Points(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
+    def is_straight(self, points: Points) -> bool:
+        """Whether lines between the points are the sum, and lines between their errors bound it."""
+        return len(points.x) == self.total.places and bool((points.rank_error < 1).all())
+
     def _told(self, x: Floats) -> Points:
         # A row of these is one place: along rows NumPy adds as `ROUNDING` says, down columns not.
         below, upto = np.empty((2, len(x), len(self.total)))

@@ -177,6 +177,11 @@ class Total:
     def __len__(self) -> int:
         return len(self.weights)
 
+    @cached_property
+    def places(self) -> int:
+        """How many different knots there are."""
+        return 1 + int(np.count_nonzero(self._knots[1:] != self._knots[:-1]))
+
     def ranks(self, x: float) -> Floats:
         """The rank of x in each picture."""
         return self._ranks(x, self._x <= x)

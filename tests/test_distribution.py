@@ -14,7 +14,7 @@ import shared.distribution
 from shared.digest import Digest
 from shared.distribution import BY_X, MIDDLE, Distribution, Points, bends, places
 from shared.ledger import Ledger
-from shared.lines import share
+from shared.lines import between, share
 from shared.picture import Picture, Segments, Total
 from shared.rank_shift import ROUNDING, whole
 from shared.values import Floats
@@ -120,6 +120,19 @@ def check_truth(told: Points, ordered: Floats) -> None:
             off = abs(Fraction(int(true[at]), len(ordered)) - Fraction(said[at]))
             kept[at] = off <= Fraction(told.rank_error[at])
         assert TALLY.all(kept), (told.x[~kept], true[~kept], said[~kept])
+
+
+def check_between(told: Points, ordered: Floats) -> None:
+    """Where no knot lies between, shares and errors on the lines are as good as at their ends."""
+    left, right = told.x[:-1], told.x[1:]
+    for part in (0.1, 0.5, 0.9):
+        x = between(left, right, np.array(part))
+        inside = (x > left) & (x < right)
+        way = share(x, left, right)
+        height = told.upto[:-1] + way * (told.below[1:] - told.upto[:-1])
+        error = told.rank_error[:-1] + way * (told.rank_error[1:] - told.rank_error[:-1])
+        off = np.abs(ordered.searchsorted(x, "right") / len(ordered) - height)
+        assert TALLY.all((off <= error + 1e-12)[inside])
 
 
 def test_where_all_is_exact_nothing_is_off_and_that_is_said() -> None:
@@ -304,9 +317,14 @@ def check_distribution(ledger: Ledger, ordered: Floats, stream: str = "default")
     if found is None:
         assert not len(ordered)
         return False
-    told = found.points(60)
+    told, every = found.points(60), found.points(ALL)
     check_columns(told, 60)
     check_truth(told, ordered)
+    bounded = bool((every.rank_error < 1).all())
+    assert found.is_straight(every) == bounded
+    assert found.is_straight(told) == (bounded and len(told.x) == len(every.x))
+    if bounded:
+        check_between(every, ordered)
     return bool(len(ordered) > found.total.weight)
 
 

@@ -23,6 +23,7 @@ def test_before_the_first_value_all_columns_are_empty(rng: np.random.Generator) 
         said, median = await node.json("/cdf"), await node.json("/median")
         assert said.pop("points") == NOTHING
         about = set(median) - {"median", "low", "high", "rank_error"}
+        assert said.pop("straight") is True
         assert set(said) == about
         assert (said["stream"], said["count"], said["complete"]) == ("default", 0, False)
         assert await node.json("/workers", stream="default") == {"workers": []}
@@ -36,7 +37,7 @@ def test_of_few_values_the_distribution_is_told_as_it_is(rng: np.random.Generato
         await told(node, an_outbox(2), 2.0, 1e300)
         await told(node, an_outbox(3, stream="other"), 7.0)
         said = await node.json("/cdf")
-        assert said["count"] == 4
+        assert (said["count"], said["straight"]) == (4, True)
         assert said["points"] == {
             "x": [1.0, 2.0, 1e300],
             "below": [0.0, 0.25, 0.75],
@@ -55,7 +56,9 @@ def test_no_more_points_are_told_than_were_asked_for(rng: np.random.Generator) -
         await told(node, outbox, *values.tolist())
         every = points(await node.json("/cdf", points=1000))
         for most in (2, 3, 17, 60, 200):
-            found = points(await node.json("/cdf", points=most))
+            said = await node.json("/cdf", points=most)
+            found = points(said)
+            assert said["straight"] == (len(found.x) == len(every.x))
             check_columns(found, most)
             check_truth(found, np.sort(values))
             assert len(found.x) > min(len(every.x), most) / 2

@@ -2,10 +2,10 @@
 // them lies up to each x. Both come from the same points: straight lines lead from `upto` of one to
 // `below` of the next, and where the two differ at one x, many values are equal.
 //
-// Of a share the error is proven at the points. Between two of them the true share never falls:
-// so it is at least what is proven at the one before, and at most what is proven at the one after.
-// That is the band; of many points its steps are too fine to see. The cursor reads points only, so
-// what it says is proven.
+// Of a share the error is proven at the points. Where the coordinator says so, it is on the lines
+// between them, too. Elsewhere the true share between two points is at least what is proven at the
+// one before, and at most what is proven at the one after, as it never falls. That is the band. The
+// cursor reads points only, so what it says is proven.
 //
 // Above, the mass of equal bins. A value that alone has as much as half a bin of an even spread
 // stands apart as a spike; where it would flatten all else it is cut, and its share written beside.
@@ -73,9 +73,13 @@ export function height(mass, apart) {
 }
 
 /** The edges of the proven band: upper and lower, as places of x and share. */
-export function band({ x, below, upto, rank_error: error }) {
+export function band({ x, below, upto, rank_error: error }, isStraight) {
   const least = (share, i) => clamp(share - error[i], 0, 1);
   const most = (share, i) => clamp(share + error[i], 0, 1);
+  if (isStraight) {
+    const edge = (bound) => x.flatMap((at, i) => [[at, bound(below[i], i)], [at, bound(upto[i], i)]]);
+    return { lower: edge(least), upper: edge(most) };
+  }
   const lower = x.flatMap((at, i) => [[at, least(i ? upto[i - 1] : below[0], Math.max(0, i - 1))],
     [at, least(upto[i], i)]]);
   const upper = x.flatMap((at, i) => [[at, most(below[i], i)],
@@ -106,6 +110,7 @@ export class Distribution {
     if (cdf.stream !== this.cdf?.stream) this.shown = null;
     this.cdf = cdf;
     this.points = cdf.points.x.length ? cdf.points : null;
+    this.isStraight = cdf.straight;
     if (!this.points) this.inside = [];
     this.marks = marked(quantiles).sort((a, b) => a.value - b.value);
     this.plot.redraw();
@@ -265,9 +270,9 @@ class Drawing {
     });
   }
 
-  curve({ points, box, x, y }) {
+  curve({ points, isStraight, box, x, y }) {
     const place = ([at, share]) => [x(at), y(share)];
-    const { lower, upper } = band(points);
+    const { lower, upper } = band(points, isStraight);
     const edges = [...upper.map(place), ...lower.map(place).reverse()];
     set(this.band, { d: `${path(edges)}Z` });
     const line = points.x.flatMap((at, i) => [[at, points.below[i]], [at, points.upto[i]]]);
