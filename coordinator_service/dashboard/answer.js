@@ -69,6 +69,7 @@ function meaning(rank_error, epsilon, n) {
 function sayNowAndThen(answer) {
   if (performance.now() - said_at < SAID_EVERY_MS) return;
   said_at = performance.now();
+  if (!answer.count) return say("No values yet");
   const silent = answer.workers.silent ? `, ${count(answer.workers.silent)} workers silent` : "";
   say(`Median ${number(answer.median)} of ${count(answer.count)} values${silent}`);
 }
