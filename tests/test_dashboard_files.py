@@ -7,11 +7,16 @@ import httpx
 import numpy as np
 import pytest
 
-from coordinator_service.pages import FOLDER, PAGE, TYPES, files_in
+from coordinator_service.pages import FOLDER, PAGE, files_in
 from tests.cluster import Cluster, run
 from tests.test_worker_app import check_problem
 
 FILES = sorted(path for path in FOLDER.iterdir() if path.name != PAGE)
+TYPES = {
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".svg": "image/svg+xml",
+}
 ADDRESS = re.compile(r"""(?:src|href|from)\s*=?\s*["']([^"']+)["']|url\(["']?([^"')]+)["']?\)""")
 SETS_HTML = re.compile(r"\b(?:innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval)\b")
 

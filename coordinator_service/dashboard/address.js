@@ -5,10 +5,13 @@
 
 const DEFAULTS = { stream: "default", last: "300", by: "state", all: "" };
 
+const DAY_S = 86_400;
+
 export function looked() {
   const given = new URLSearchParams(location.search);
-  const found = Object.entries(DEFAULTS).map(([name, usual]) => [name, given.get(name) || usual]);
-  return Object.fromEntries(found);
+  const found = Object.fromEntries(
+    Object.entries(DEFAULTS).map(([name, usual]) => [name, given.get(name) || usual]));
+  return found.last >= 1 && found.last <= DAY_S ? found : { ...found, last: DEFAULTS.last };
 }
 
 /** Another stream is another page to go back from; the rest is how one looks at it. */

@@ -3,7 +3,7 @@
 import { count, number, percent, steady } from "./format.js";
 import { element, mark, place, write } from "./written.js";
 
-const SAID_EVERY_MS = 15_000;
+const SAID_EVERY_MS = 30_000;
 let said_at = -Infinity;
 
 export function showAnswer(answer) {

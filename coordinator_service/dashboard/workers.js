@@ -65,7 +65,7 @@ export class Workers {
   }
 
   look({ by, all }) {
-    this.#by = COLUMNS[by.replace(/^-/, "")] ? by : "state";
+    this.#by = Object.hasOwn(COLUMNS, by.replace(/^-/, "")) ? by : "state";
     this.#all = all !== "";
     for (const heading of element("headings").children) {
       const isIt = heading.className === `of-${this.#by.replace(/^-/, "")}`;
