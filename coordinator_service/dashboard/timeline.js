@@ -28,6 +28,7 @@ const COLUMNS = ["at", "median", "low", "high", "rank_error", "count", "complete
 const MEDIANS_CUT = 0.05; // of the time, at either end
 const BANDS_CUT = 0.1;
 const WIDER = 3; // all is shown if it is at most so many times what is left after the cut
+const SHOWN_MIN = 0.2; // of a range, however young the stream is
 const NEAR_PX = 12;
 const TICK_MS = 1000;
 const AHEAD_S = 10; // answers are told within a heartbeat of their making, mostly
@@ -211,7 +212,7 @@ export class Timeline {
 
   draw() {
     const to = this.edge();
-    const from = to - this.range;
+    const from = this.start(to);
     const moments = since(this.moments, from);
     this.hide(moments.length === 0);
     if (moments.length === 0) return;
@@ -220,6 +221,12 @@ export class Timeline {
     this.drawing.show(this, moments, from, to);
     this.read(moments, this.plot.key);
     this.remark(moments);
+  }
+
+  /** As far back as is asked for; of a young stream as far as it goes. */
+  start(to) {
+    const first = this.moments[0]?.at ?? to;
+    return Math.max(to - this.range, Math.min(first, to - this.range * SHOWN_MIN));
   }
 
   hide(isEmpty) {
