@@ -50,7 +50,7 @@ def demo(values: int, seed: int) -> int:
 def _played(console: Console, logs: Path, values: int, seed: int) -> int:
     console.print(f"Starting a coordinator and {WORKERS} workers.")
     with running(WORKERS, logs) as services:
-        console.print(f"The coordinator is {services.coordinator.url}.")
+        console.print(f"The coordinator is {services.coordinator.url}: see it in a browser.")
         report = Report("demo", WORKERS, planned(values, WORKERS), verify=True)
         asyncio.run(_replayed(console, services, _paced(turns(values, WORKERS, seed)), report))
         console.print(result(report, times=False))
