@@ -23,6 +23,7 @@ import worker_service.store
 
 TOP = Path(__file__).parent.parent
 PACKAGES = ("shared", "worker_service", "coordinator_service", "loadgen")
+PAGE, BROWSERS_READ = "dashboard", (".js", ".css", ".html")
 ALL = "all"
 LINES_A_MINUTE = 40
 NEAR = 0.05  # so far from the truth may a number in README be
@@ -34,7 +35,7 @@ NAMED = re.compile(r"\bmedian_\w+")
 
 
 class Size(NamedTuple):
-    """How much Python there is to read."""
+    """How much there is to read."""
 
     lines: int
     words: int  # of these lines, theory, docstrings and comments
@@ -55,6 +56,15 @@ def size_of(sources: list[str]) -> Size:
     return Size(lines, sum(map(lines_of_words, sources)), round(lines / LINES_A_MINUTE))
 
 
+def size_of_page() -> Size:
+    """Of what a browser reads; words there are comments that begin a line."""
+    room = TOP / "coordinator_service" / PAGE
+    sources = [path.read_text() for path in room.iterdir() if path.suffix in BROWSERS_READ]
+    lines = [line.lstrip() for source in sources for line in source.splitlines()]
+    words = sum(line.startswith(("//", "/*", "*", "<!--")) for line in lines)
+    return Size(len(lines), words, round(len(lines) / LINES_A_MINUTE))
+
+
 def lines_of_words(source: str) -> int:
     """Lines that are words alone: what stands in docstrings, and comments that begin a line."""
     words = {at for at, line in enumerate(source.splitlines(), 1) if line.lstrip().startswith("#")}
@@ -71,7 +81,9 @@ def files(*packages: str) -> list[Path]:
 
 def sizes() -> dict[str, Size]:
     rooms = {package: (package,) for package in PACKAGES} | {ALL: PACKAGES}
-    return {name: size_of([path.read_text() for path in files(*rooms[name])]) for name in rooms}
+    sizes = {name: size_of([path.read_text() for path in files(*rooms[name])]) for name in rooms}
+    page, all_ = size_of_page(), sizes.pop(ALL)
+    return sizes | {PAGE: page, ALL: Size(*map(sum, zip(all_, page, strict=True)))}
 
 
 def section(page: Path, heading: str) -> str:
