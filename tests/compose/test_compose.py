@@ -76,12 +76,6 @@ def test_the_page_and_its_files_are_in_the_image(system: System) -> None:
         assert (found.status_code, found.headers["content-type"].split(";")[0]) == (200, type_)
 
 
-def test_the_page_and_its_files_are_in_the_image(system: System) -> None:
-    for path, type_ in (("", "text/html"), ("dashboard/main.js", "text/javascript")):
-        found = httpx.get(f"{system.coordinator_url}/{path}", timeout=5, trust_env=False)
-        assert (found.status_code, found.headers["content-type"].split(";")[0]) == (200, type_)
-
-
 def test_what_runs_is_limited_and_reached_from_this_machine_only(system: System) -> None:
     for container in system.containers():
         host = system.inspect(container, ".HostConfig")
