@@ -30,7 +30,6 @@ const NOT_YET = [
 let stream = null;
 let answer = null; // the newest
 let drawn_as_of = null; // of the answer that the distribution was drawn of
-let spread = null;
 let state = { name: "connecting", why: "", code: "" };
 
 const workers = new Workers({ onLook: (change) => lookAt(change) });
@@ -138,12 +137,13 @@ function looking() {
   timeline.range = Number(wanted.last);
   if (wanted.stream === stream) return;
   stream = wanted.stream;
-  [answer, drawn_as_of, spread] = [null, null, null];
+  [answer, drawn_as_of] = [null, null];
   write(element("stream-name"), stream);
   write(element("command"), command());
   mark(document.body, "data-blank", true);
   mark(element("distribution"), "data-blank", true);
-  workers.show([], null);
+  workers.show([]);
+  workers.spread = null;
   showTraffic([]);
   showStreams([]);
   live.listen(stream);
@@ -175,7 +175,7 @@ async function askWorkers() {
   const found = await ask("workers", { stream });
   if (asked_of !== stream) return;
   const sources = found.workers.filter((source) => source.stream === stream);
-  workers.show(sources, spread);
+  workers.show(sources);
   showTraffic(sources);
 }
 
@@ -189,7 +189,7 @@ async function askSpread() {
   if (asked_of !== stream) return;
   drawn_as_of = as_of;
   const [low, ...marked] = found.quantiles;
-  spread = { low: low.value, median: marked[0].value, high: marked[2].value };
+  workers.spread = { low: low.value, median: marked[0].value, high: marked[2].value };
   distribution.show(cdf, { ...found, quantiles: marked });
   mark(element("distribution"), "data-blank", false);
 }

@@ -75,9 +75,14 @@ export class Workers {
     this.#draw();
   }
 
-  /** `spread`: the median of all, and between what nearly all values lie. */
-  show(sources, spread) {
-    [this.#sources, this.#spread] = [sources, spread];
+  show(sources) {
+    this.#sources = sources;
+    this.#draw();
+  }
+
+  /** The median of all, and between what nearly all values lie; null: not known yet. */
+  set spread(spread) {
+    this.#spread = spread;
     this.#draw();
   }
 
