@@ -11,7 +11,7 @@ from tests.exact import TALLY
 
 LONG = {
     "test_storm.py", "test_chaos.py", "test_partitions.py", "test_crashes.py", "test_processes.py",
-    "test_demo.py", "test_docs_live.py", "test_storage_faults.py",
+    "test_demo.py", "test_docs_live.py", "test_storage_faults.py", "test_dashboard.py",
 }  # fmt: skip
 
 settings.register_profile(

@@ -471,6 +471,7 @@ def test_of_hundreds_of_rows_only_what_changed_is_written(page: Page, system: Sy
     expect(said(page, "silent")).to_have_text(f"{SOURCES} silent")
     expect(page.locator("#rows .of-state", has_text="silent")).to_have_count(SOURCES)
 
+    expect(page.locator("#rows .spot[data-known=true]")).to_have_count(SOURCES)
     changing = page.locator("#rows tr").nth(7).locator(".of-sent")
     before = changing.inner_text()
     page.evaluate(WATCH_ROWS)
