@@ -3,7 +3,7 @@
 # Nothing is installed outside .venv, and nothing is needed but make and Python 3.11 or newer.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test check lint types grid sim chaos bench plots demo compose-test clean
+.PHONY: help setup test check lint types grid sim chaos bench plots screenshots demo compose-test clean
 
 CANDIDATES := python3 python3.14 python3.13 python3.12 python3.11
 NEW_ENOUGH := -c 'import sys; sys.exit(sys.version_info < (3, 11))'
@@ -69,6 +69,9 @@ bench: .venv/bench ## measure the digest beside its peers, in one run (half a mi
 
 plots: .venv/bench ## draw the images of docs/analysis.md anew (six minutes)
 	$(BIN)/python -m benchmarks.plots all
+
+screenshots: .venv/bench ## take the pictures of the page in docs/images anew (five minutes; needs Chromium)
+	$(BIN)/python -m benchmarks.screenshots
 
 .venv/bench: .venv/ready
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
