@@ -20,7 +20,7 @@ import httpx
 import numpy as np
 import pytest
 from numpy.typing import ArrayLike
-from playwright.sync_api import Browser, Locator, Page, expect
+from playwright.sync_api import Browser, Locator, Page, Route, expect
 
 from shared.digest import Digest
 from shared.outbox import Outbox
@@ -287,6 +287,23 @@ def test_nothing_comes_from_elsewhere(page: Page, system: System) -> None:
     assert [url for url in asked if not url.startswith(f"{system.coordinator.url}/")] == []
 
 
+def test_below_a_prefix_all_is_as_above(page: Page, system: System) -> None:
+    """As behind a proxy that takes the prefix off."""
+    here, asked = system.coordinator.url, list[str]()
+
+    def go_on(route: Route) -> None:
+        asked.append(route.request.url)
+        route.continue_(url=route.request.url.replace(f"{here}/below/", f"{here}/"))
+
+    page.route("**", go_on)
+    page.goto(f"{here}/below/")
+    expect(page.locator("#rows tr")).to_have_count(2)
+    expect(said(page, "state")).to_have_text("Live")
+    assert [url for url in asked if not url.startswith(f"{here}/below/")] == []
+    links = page.locator("footer a").all()
+    assert all("/below/" in str(link.evaluate("one => one.href")) for link in links)
+
+
 # What is looked at
 
 
@@ -392,6 +409,7 @@ def test_a_stream_that_is_not_there_yet_is_waited_for(browser: Browser, system: 
     with a_page(browser, troubles="status of 404") as page:
         page.goto(f"{system.coordinator.url}/?stream=later")
         expect(said(page, "empty")).to_be_visible()
+        expect(said(page, "notice")).to_be_hidden()
         assert "stream=later" in said(page, "command").inner_text()
         outlives(page, lambda: system.give(system.alpha, [3], "later"))
         expect(said(page, "median")).to_have_text("3")
@@ -418,6 +436,7 @@ def test_a_worker_that_was_killed_stands_out_and_the_answer_says_what_it_lacks(
     expect(silent).to_have_text("silent")
     colour = "one => getComputedStyle(one.querySelector('span:last-child')).color"
     assert silent.evaluate(colour) != live.evaluate(colour)
+    assert page.evaluate(TOO_FAINT)["faint"] == []
     assert system.coordinator.post("/workers/beta/retire").status_code == 200
     expect(said(page, "notice")).to_be_hidden()
 
@@ -434,6 +453,7 @@ def test_a_coordinator_that_comes_back_is_live_again_by_itself(
             system.coordinator.tell(signal.SIGKILL)
             expect(said(page, "state")).to_contain_text("Not live")
             expect(said(page, "notice")).to_contain_text("the last that were heard")
+            assert page.evaluate(TOO_FAINT)["faint"] == []
             expect(said(page, "count")).to_have_text("8,000")
             system.coordinator = processes.coordinator(epsilon=EPSILON)
             until(lambda: system.coordinator.is_up, "the coordinator is back")
