@@ -468,6 +468,17 @@ def test_a_coordinator_that_comes_back_is_live_again_by_itself(
         outlives(page, begin_again)
 
 
+def test_a_coordinator_that_stands_still_is_noticed(processes: Processes, page: Page) -> None:
+    coordinator = processes.cluster()
+    open_at(page, coordinator)
+    coordinator.tell(signal.SIGSTOP)
+    expect(said(page, "state")).to_contain_text("Not live")
+    expect(said(page, "notice")).to_contain_text("Nothing was heard for 2 s")
+    coordinator.tell(signal.SIGCONT)
+    expect(said(page, "state")).to_have_text("Live")
+    expect(said(page, "notice")).to_be_hidden()
+
+
 def test_a_coordinator_told_to_stop_ends_although_somebody_looks(
     browser: Browser, processes: Processes
 ) -> None:
