@@ -6,6 +6,9 @@ import pytest
 
 from tests.storm import Storm
 
+# Covered, they take twice as long; what of `shared/` they reach, its own tests reach without them.
+pytestmark = pytest.mark.no_cover
+
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "seed" in metafunc.fixturenames:
