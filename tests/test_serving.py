@@ -9,12 +9,14 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import httpx
 import pytest
 import uvicorn
 from fastapi import FastAPI, Request
 from pydantic import ValidationError
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 import coordinator_service.settings
 import worker_service.settings
@@ -603,3 +605,66 @@ def test_a_client_who_reads_slowly_is_not(monkeypatch: pytest.MonkeyPatch) -> No
         assert not app.gone.is_set()
 
     served(app, story)
+
+
+def a_connection() -> tuple[Connection, MagicMock, Callable[[int], None]]:
+    """One that is not real, its transport, and a look at how much is left to be read by then."""
+    transport, loop = MagicMock(), MagicMock()
+    connection = Connection.__new__(Connection)
+    connection.transport, connection.loop, connection.flow = transport, loop, MagicMock()
+    transport.get_write_buffer_size.return_value = 0
+
+    def look(left: int) -> None:
+        transport.get_write_buffer_size.return_value = left
+        (_, again, *arguments), _ = loop.call_later.call_args
+        again(*arguments)
+
+    return connection, transport, look
+
+
+def test_of_a_long_answer_much_may_be_left_to_who_reads_slowly() -> None:
+    connection, transport, look = a_connection()
+    connection.pause_writing()
+    for left in (9_000_000, 8_000_000, 7_000_000, 6_999_999):
+        look(left)
+    assert not transport.abort.called
+    look(6_999_999)
+    assert transport.abort.called
+
+
+def test_who_does_not_read_does_not_hold_up_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server has given him up by itself, before uvicorn cancels what is under way."""
+    monkeypatch.setattr("shared.serving.server.STALLED_S_MAX", 3600)
+    app, servers, stalled = Endless(), list[Server](), asyncio.Event()
+    begun, stall = Server.startup, Connection.pause_writing
+
+    async def started(server: Server, sockets: list[socket.socket] | None = None) -> None:
+        servers.append(server)
+        await begun(server, sockets)
+
+    def stalls(connection: Connection) -> None:
+        stall(connection)
+        stalled.set()
+
+    monkeypatch.setattr(Server, "startup", started)
+    monkeypatch.setattr(Connection, "pause_writing", stalls)
+
+    async def story(_: socket.socket) -> None:
+        await stalled.wait()
+        servers[0].should_exit = True
+        await app.gone.wait()
+
+    served(app, story)
+
+
+def test_at_the_end_who_reads_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the answer is still to be made, and until all of it is read."""
+    monkeypatch.setattr(HttpToolsProtocol, "shutdown", lambda _: None)
+    connection, transport, look = a_connection()
+    connection.shutdown()
+    for left in (0, 90_000, 10_000):
+        look(left)
+    connection.resume_writing()
+    assert not transport.abort.called
+    look(10_000)
+    assert transport.abort.called
