@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 
 from coordinator_service.answers import Kept
-from coordinator_service.live import LATE_S, LOOK_S, Listener, matters
+from coordinator_service.history import Histories
+from coordinator_service.live import LATE_S, LOOK_S, Listener, Live, matters, rest_after
 from shared.ledger import Answer
 from shared.rank_shift import Estimate
 from tests.cluster import Cluster, Node, until
@@ -253,6 +254,57 @@ def test_an_answer_that_cannot_be_made_is_logged_and_the_coordinator_goes_on(
         assert node.failed == []
 
     one_coordinator(rng, story, heartbeat_s=60.0)
+
+
+def test_looks_rest_ten_times_as_long_as_they_took_within_reason() -> None:
+    """Should the process have stood still during one for an hour, it does not rest for ten."""
+    assert [rest_after(took_s) for took_s in (0.0, 0.02, 0.1, 3600.0)] == [0.1, 0.2, 1.0, 5.0]
+
+
+def test_between_any_two_streams_that_are_looked_at_others_have_their_turn(
+    rng: np.random.Generator,
+) -> None:
+    async def story(_: Cluster, node: Node) -> None:
+        live, turns, seen = node.coordinator.live, [0], list[int]()
+
+        async def looks(_: str) -> None:
+            seen.append(turns[0])
+
+        async def takes_turns() -> None:
+            while True:
+                turns[0] += 1
+                await asyncio.sleep(0)
+
+        with (
+            patch.object(live, "_due", lambda _: ["a", "b", "c"]),
+            patch.object(live, "_look", looks),
+        ):
+            other = asyncio.create_task(takes_turns())
+            while len(seen) < 3:
+                await asyncio.sleep(0)
+            other.cancel()
+        assert seen[0] < seen[1] < seen[2]
+
+    one_coordinator(rng, story)
+
+
+def test_who_is_told_to_stop_looks_at_no_other_stream(rng: np.random.Generator) -> None:
+    async def story(_: Cluster, node: Node) -> None:
+        one, stopping, seen = node.coordinator, asyncio.Event(), list[str]()
+        live = Live(one.ledger, one.answers, Histories(), clock=one.clock, stopping=stopping)
+
+        async def looks(stream: str) -> None:
+            seen.append(stream)
+            stopping.set()
+
+        with (
+            patch.object(live, "_due", lambda _: ["a", "b", "c"]),
+            patch.object(live, "_look", looks),
+        ):
+            await live.watch()
+        assert seen == ["a"]
+
+    one_coordinator(rng, story)
 
 
 # On a port
