@@ -322,6 +322,27 @@ def test_a_stream_is_picked_and_the_address_keeps_it(page: Page, system: System)
     expect(picker).to_have_value("default")
 
 
+def test_who_picks_a_stream_and_thinks_better_of_it_is_told_of_no_trouble(
+    page: Page, system: System
+) -> None:
+    system.give(system.alpha, [4, 5, 6], "thought better of")
+    open_at(page, system.coordinator)
+    expect(page.get_by_role("option", name="thought better of")).to_be_attached()
+    said(page, "state-words").evaluate(
+        """words => {
+            window.states = [];
+            new MutationObserver(() => states.push(words.textContent))
+                .observe(words, { childList: true, characterData: true, subtree: true });
+            const picker = document.getElementById("stream");
+            for (picker.value of ["thought better of", "default"])
+                picker.dispatchEvent(new Event("change"));
+        }"""
+    )
+    page.wait_for_function("states.length > 1")
+    expect(said(page, "state")).to_have_text("Live")
+    assert page.evaluate("states") == ["Connecting", "Live"]
+
+
 @pytest.mark.parametrize("stream", [HOSTILE, "'; rm -rf ~; '", "a&by=worker", "ünï çødé 中"])
 def test_any_name_is_a_name(page: Page, system: System, stream: str) -> None:
     system.give(system.alpha, [7, 8, 9], stream)

@@ -16,6 +16,7 @@ const SILENCE_S_MIN = 2; // however short a heartbeat is, a network may take so 
 const PAUSE_S_MAX = 10;
 const HIDDEN_MS = 5_000;
 const CLOSED = new Trouble("the coordinator ended the connection");
+const CHOSEN = new Trouble("another stream was chosen");
 
 /** Lines of an event stream, fed in pieces; gives the data of each whole event. */
 export class Events {
@@ -66,7 +67,7 @@ export class Live {
       await this.#visible();
       const stream = this.#stream;
       const trouble = await this.#read(stream).then(() => CLOSED, (error) => this.#why(error));
-      if (stream !== this.#stream) continue; // that is why it ended
+      if (trouble === CHOSEN || stream !== this.#stream) continue; // maybe this one again, by now
       this.#tell("away", trouble);
       await this.#pause();
     }
@@ -138,7 +139,7 @@ export class Live {
   }
 
   #again() {
-    this.#hangUp.abort(new Trouble("another stream was chosen"));
+    this.#hangUp.abort(CHOSEN);
     this.#hurry();
   }
 
