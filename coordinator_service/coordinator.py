@@ -135,8 +135,9 @@ class Coordinator:
 
     async def history(self, stream: str, last_s: float) -> dict[str, Any]:
         """What the median was in the last so many seconds, and is."""
+        kept = await self.answers.median(stream)  # while others may look, and take its room
         self._histories.look(stream)
-        self._histories.add(await self.answers.median(stream))
+        self._histories.add(kept)
         return self._histories.told(stream, last_s, now=self.clock(), wall=self._wall())
 
     async def retire(self, worker: str) -> Retired:

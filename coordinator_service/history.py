@@ -7,7 +7,7 @@ Time is cut into steps. Of each step in which another answer was made, the last 
     in steps of        1 s          15 s        6 minutes
 
 Each of these has moments of its own, at most one a step. And only some streams have a history:
-those that somebody looked at last, and others while there is room.
+those that somebody looked at or listened to last, and others while there is room.
 
 Times are those of the clock that never goes back. What they are on the wall is said when somebody
 asks, by the wall clock as it is then.
@@ -103,6 +103,12 @@ class Histories:
                 self._all.popitem(last=False)
             self._begin(stream)
         self._all.move_to_end(stream)
+
+    def listened_to(self, streams: Iterable[str]) -> None:
+        """Those of them that have one keep it longest. None makes room: they would in turns."""
+        for stream in streams:
+            if stream in self._all:
+                self._all.move_to_end(stream)
 
     def _begin(self, stream: str) -> None:
         self._all[stream] = {reach_s: Series(reach_s, step_s) for reach_s, step_s in STEPS.items()}

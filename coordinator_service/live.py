@@ -172,6 +172,7 @@ class Live:
         due = set(self._listeners)
         if now >= self._remembers_at:
             self._remembers_at = now + REMEMBER_S
+            self._histories.listened_to(self._listeners)
             self._histories.fill(self._ledger.streams)
             due.update(self._histories.streams)
         return due

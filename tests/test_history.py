@@ -1,7 +1,9 @@
 """The history of a stream, held against a list of all its answers."""
 
+import asyncio
 import math
 from bisect import bisect_right
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ from coordinator_service.answers import Answers, Kept
 from coordinator_service.history import HISTORIES_MAX, LAST_S_MAX, STEPS, Histories
 from shared.ledger import Ledger
 from shared.protocol import Receipt
-from tests.cluster import Cluster, Node
+from tests.cluster import Cluster, Node, until
 from tests.exact import TALLY
 from tests.test_coordinator_app import an_outbox, cut, one_coordinator, told
 from tests.test_worker_app import check_problem
@@ -112,6 +114,55 @@ def test_streams_have_a_history_while_there_is_room_and_those_that_are_looked_at
     histories.look("new")
     histories.fill(["newer"])
     assert histories.streams == [*names[2:HISTORIES_MAX], "s0", "new"]
+
+
+def test_a_stream_that_is_listened_to_keeps_its_history_when_others_are_looked_at() -> None:
+    histories = Histories()
+    names = [f"s{at}" for at in range(HISTORIES_MAX)]
+    histories.fill(names)
+    histories.listened_to(["s0", "unheard of"])
+    histories.look("new")
+    assert histories.streams == [*names[2:], "s0", "new"]
+
+
+def test_streams_that_are_listened_to_are_told_to_the_histories(rng: np.random.Generator) -> None:
+    async def story(_: Cluster, node: Node) -> None:
+        for stream in "a", "b":
+            await told(node, an_outbox(stream=stream), 1)
+            await node.json("/median/history", stream=stream)
+        histories = node.coordinator.live._histories  # noqa: SLF001
+        events = await node.coordinator.live.events("a")
+        await anext(events)
+
+        async def is_last() -> bool:
+            return histories.streams[-1] == "a"
+
+        await until(is_last, "who is listened to keeps his longest")
+
+    one_coordinator(rng, story)
+
+
+def test_a_history_may_be_asked_for_while_more_than_there_may_be_are(
+    rng: np.random.Generator,
+) -> None:
+    """Each waits for its answer; meanwhile those that are asked for later take the room."""
+
+    async def story(_: Cluster, node: Node) -> None:
+        streams = [f"s{at}" for at in range(HISTORIES_MAX + 2)]
+        for stream in streams:
+            await told(node, an_outbox(stream=stream), 1)
+        answers = node.coordinator.answers.median
+
+        async def waiting(stream: str) -> Kept:
+            await asyncio.sleep(0)
+            return await answers(stream)
+
+        with patch.object(node.coordinator.answers, "median", waiting):
+            asked = [node.coordinator.history(stream, 300.0) for stream in streams]
+            found = await asyncio.gather(*asked)
+        assert [one["median"] for one in found] == [[1.0]] * len(streams)
+
+    one_coordinator(rng, story, heartbeat_s=60.0)
 
 
 def test_the_history_ends_with_the_present_answer(rng: np.random.Generator) -> None:
