@@ -1,9 +1,10 @@
 // The answer now: the median, large; what surely encloses it; and what stands behind it.
 
-import { count, number, percent, steady } from "./format.js";
+import { DOWN, NEAREST, UP, atMost, count, counted, number, steady } from "./format.js";
 import { element, mark, place, write } from "./written.js";
 
 const SAID_EVERY_MS = 30_000;
+const [SIX, ALL] = [6, 17]; // digits: mostly, and to tell any two float64 apart
 let said_at = -Infinity;
 
 export function showAnswer(answer) {
@@ -17,25 +18,37 @@ export function showAnswer(answer) {
   sayNowAndThen(answer);
 }
 
-function showMedian({ median, exact }) {
-  const told = (exact ? number : steady)(median);
+function showMedian(answer) {
+  const { median, exact, low, high } = answer;
+  const told = exact || low === high ? number(median) : steady(median, NEAREST, digits(answer));
   write(element("median"), told);
   mark(element("median"), "title", median);
   // As large as there is room; in steps, so that it keeps its size while it changes.
   element("median").style.setProperty("--room", Math.max(8, 4 * Math.ceil(told.length / 4)));
 }
 
-function between({ median, low, high, exact }) {
+/** So many that low and high can be told apart: six, unless they are very near to each other. */
+function digits({ low, high }) {
+  if (low === null || high === null || low === high) return SIX;
+  const power = (x) => Math.floor(Math.log10(Math.abs(x)));
+  const needed = power(Math.max(-low, high)) - power(high / 2 - low / 2) + 2;
+  return Math.min(ALL, Math.max(SIX, needed));
+}
+
+function between(answer) {
+  const { median, low, high, exact } = answer;
   if (median === null) return "";
   if (exact) return "Exact: no acknowledged value could make it another";
   if (low === null && high === null) return "Nothing bounds it yet.";
-  if (low === null) return `Certainly no more than ${steady(high)}`;
-  if (high === null) return `Certainly no less than ${steady(low)}`;
-  return `Certainly between ${steady(low)} and ${steady(high)}`;
+  if (low !== null && low === high) return `Certainly ${number(low, NEAREST, 15)}`;
+  const [least, most] = [steady(low, DOWN, digits(answer)), steady(high, UP, digits(answer))];
+  if (low === null) return `Certainly no more than ${most}`;
+  if (high === null) return `Certainly no less than ${least}`;
+  return `Certainly between ${least} and ${most}`;
 }
 
 function showBracket({ median, low, high, exact }) {
-  const isBounded = !exact && low !== null && high !== null;
+  const isBounded = !exact && low !== null && high !== null && low < high;
   mark(element("bracket"), "data-bounded", isBounded);
   // Halved first: the distance of two float64 may be more than there are.
   place(element("bracket"), isBounded ? (median / 2 - low / 2) / (high / 2 - low / 2) : 0.5);
@@ -48,21 +61,22 @@ function showWorkers({ live, silent }) {
 }
 
 function showCertificate({ rank_error, epsilon, count: n }) {
-  write(element("rank-error"), percent(rank_error));
-  write(element("epsilon"), percent(epsilon));
+  write(element("rank-error"), atMost(rank_error));
+  write(element("epsilon"), atMost(epsilon));
   const meter = element("certificate");
   place(meter, rank_error / epsilon);
   mark(meter, "aria-valuemax", epsilon);
   mark(meter, "aria-valuenow", Math.min(rank_error, epsilon));
-  mark(meter, "aria-valuetext", `${percent(rank_error)} of ${percent(epsilon)}`);
+  mark(meter, "aria-valuetext", `${atMost(rank_error)} of ${atMost(epsilon)}`);
   mark(meter, "data-over", rank_error > epsilon);
   write(element("meaning"), meaning(rank_error, epsilon, n));
 }
 
 function meaning(rank_error, epsilon, n) {
-  return `Sort all ${count(n)} values: the number above stands within ${percent(rank_error)} of`
-    + ` them from the middle, at most ${count(Math.ceil(rank_error * n))} places away. That is`
-    + ` proven, not estimated, whatever the data. Epsilon, what is promised at any moment, is ${percent(epsilon)}.`;
+  return `Sort all ${counted(n, "value")}: the number above stands within ${atMost(rank_error)} of`
+    + ` them from the middle, at most ${counted(Math.ceil(rank_error * n), "place")} away.`
+    + " That is proven, not estimated, whatever the data. Epsilon, what is promised at any moment, is"
+    + ` ${atMost(epsilon)}.`;
 }
 
 /** For who listens instead of looking: now and then, not ten times a second. */
@@ -70,8 +84,8 @@ function sayNowAndThen(answer) {
   if (performance.now() - said_at < SAID_EVERY_MS) return;
   said_at = performance.now();
   if (!answer.count) return say("No values yet");
-  const silent = answer.workers.silent ? `, ${count(answer.workers.silent)} workers silent` : "";
-  say(`Median ${number(answer.median)} of ${count(answer.count)} values${silent}`);
+  const silent = answer.workers.silent ? `, ${counted(answer.workers.silent, "worker")} silent` : "";
+  say(`Median ${number(answer.median)} of ${counted(answer.count, "value")}${silent}`);
 }
 
 export function say(words) {

@@ -10,7 +10,7 @@
 // then moved. One cursor reads it off, by mouse, finger or arrow keys. It is either a place (the
 // pointer stays where it is while the data moves on) or a key (the arrows stay with their moment).
 
-import { number } from "./format.js";
+import { NEAREST, formatted, number } from "./format.js";
 
 const SVG = "http://www.w3.org/2000/svg";
 const GREATEST = Number.MAX_VALUE;
@@ -106,16 +106,16 @@ function roundest(first, last) {
 }
 
 /** A value with as many digits as it takes to tell it from others in a range. */
-export function telling(x, low, high) {
+export function telling(x, low, high, way = NEAREST) {
   const span = high / 2 - low / 2;
   const size = Math.max(Math.abs(low), Math.abs(high));
-  if (span * 1000 > size || size < 1e-4 || size > 1e15) return number(x);
-  return grouped(x, clamp(3 - Number(span.toExponential().split("e")[1]), 0, 20));
+  if (span * 1000 > size || size < 1e-4 || size > 1e15) return number(x, way);
+  return grouped(x, clamp(3 - Number(span.toExponential().split("e")[1]), 0, 20), way);
 }
 
-function grouped(x, decimals) {
+function grouped(x, decimals, way = NEAREST) {
   const digits = { minimumFractionDigits: decimals, maximumFractionDigits: decimals };
-  return signed((x || 0).toLocaleString("en", digits));
+  return formatted(x || 0, way, digits);
 }
 
 function short(x, exponent) {
@@ -127,7 +127,7 @@ function short(x, exponent) {
 function long(x) {
   const size = Math.abs(x);
   if (size !== 0 && (size < 1e-6 || size >= 1e15)) return signed(String(x));
-  return signed((x || 0).toLocaleString("en", { maximumFractionDigits: 20 }));
+  return formatted(x || 0, NEAREST, { maximumFractionDigits: 20 });
 }
 
 const signed = (words) => words.replace(/-/g, "−");

@@ -12,7 +12,7 @@
 // What is shown is the middle 99 %, and the marks, or all of it where that is not much wider; words
 // say how much lies outside.
 
-import { count, percent } from "./format.js";
+import { atMost, counted, percent } from "./format.js";
 import {
   Axis, Plot, Several, apart, between, calm, clamp, inside, loose, part, path, roomy, say, set, svg,
   telling, ticks, wide,
@@ -88,7 +88,7 @@ export function band({ x, below, upto, rank_error: error }, isStraight) {
 }
 
 /** An error; the smallest, of rounding, is told as 0.001 %. */
-const off = (error) => `± ${percent(error && Math.max(error, 1e-5))}`;
+const off = (error) => `± ${atMost(error && Math.max(error, 1e-5))}`;
 
 /** What is marked: the quantiles that have a value. */
 function marked(quantiles) {
@@ -175,7 +175,7 @@ export class Distribution {
   summary() {
     const worst = Math.max(...this.points.rank_error);
     const proof = worst === 0 ? "exact" : `proven to ${off(worst)}`;
-    return `${count(this.cdf.count)} values; each share is ${proof}`;
+    return `${counted(this.cdf.count, "value")}; each share is ${proof}`;
   }
 
   /** What is proven at a point. */
@@ -190,7 +190,7 @@ export class Distribution {
   describe() {
     const value = (x) => telling(x, ...this.shown);
     const marks = this.marks.map((mark) => `${mark.name} ${value(mark.value)}`).join(", ");
-    this.plot.describe(`Distribution of ${count(this.cdf.count)} values, shown from `
+    this.plot.describe(`Distribution of ${counted(this.cdf.count, "value")}, shown from `
       + `${value(this.shown[0])} to ${value(this.shown[1])}: ${marks}`);
   }
 }

@@ -3,10 +3,6 @@
 const NOTHING = "–";
 const MINUS = /-/g; // a hyphen is too short beside digits
 
-const significant = new Intl.NumberFormat("en", { maximumSignificantDigits: 6 });
-const six = new Intl.NumberFormat("en", {
-  minimumSignificantDigits: 6, maximumSignificantDigits: 6,
-});
 const whole = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
 const clock = new Intl.DateTimeFormat("en-GB", { timeStyle: "medium" });
 const date = new Intl.DateTimeFormat("en-GB", { day: "numeric", month: "short" });
@@ -14,29 +10,39 @@ const date = new Intl.DateTimeFormat("en-GB", { day: "numeric", month: "short" }
 const BYTES = ["B", "kB", "MB", "GB", "TB", "PB", "EB"];
 const TIMES = [["d", 86_400], ["h", 3_600], ["min", 60]];
 const DAY_S = 86_400;
+const DIGITS = 6;
+
+// Which way what is not shown is cut off: what is proven stays true as it is shown.
+export const [NEAREST, DOWN, UP] = ["halfExpand", "floor", "ceil"];
+
+const formats = new Map();
 
 const given = (x) => typeof x === "number" && Number.isFinite(x);
 
-/** Any value of a stream: six digits, or all of a long whole part; 1.23457e+300 where it is huge. */
-export function number(x) {
-  return told(x, significant);
-}
-
-/** The same with all six digits, so that it stands still while it changes. */
-export function steady(x) {
-  return told(x, six);
-}
-
-function told(x, digits) {
+/** A value: six digits, or all of a long whole part; 1.23457e+300 where it is huge. */
+export function number(x, way = NEAREST, most = DIGITS, least = 1) {
   if (!given(x)) return NOTHING;
   const size = Math.abs(x);
   if (size === 0) return "0";
-  if (size >= 1e12 || size < 1e-4) return exponential(x).replace(MINUS, "−");
-  return (size >= 1e5 ? whole : digits).format(x).replace(MINUS, "−");
+  const digits = { minimumSignificantDigits: least, maximumSignificantDigits: most };
+  if (size >= 1e12 || size < 1e-4) return formatted(x, way, { ...digits, notation: "scientific" });
+  const isLong = size >= 10 ** (most - 1);
+  return formatted(x, way, isLong ? { maximumFractionDigits: 0 } : digits);
 }
 
-function exponential(x) {
-  return x.toExponential(5).replace(/\.?0*e/, "e");
+/** The same with all its digits, so that it stands still while it changes. */
+export function steady(x, way = NEAREST, digits = DIGITS) {
+  return number(x, way, digits, digits);
+}
+
+/** By the browser's own rules, but for a minus as wide as digits, and e+300 for E300. */
+export function formatted(x, way, options) {
+  const key = way + JSON.stringify(options);
+  if (!formats.has(key)) {
+    formats.set(key, new Intl.NumberFormat("en", { ...options, roundingMode: way }));
+  }
+  return formats.get(key).format(x).replace(/E(?=\d)/, "e+").replace("E", "e")
+    .replace(MINUS, "−");
 }
 
 /** How many: 2,340,000. */
@@ -44,16 +50,27 @@ export function count(n) {
   return given(n) ? whole.format(n) : NOTHING;
 }
 
+/** So many of what has that name: 1 value, 2 values. */
+export function counted(n, one) {
+  return `${count(n)} ${one}${n === 1 ? "" : "s"}`;
+}
+
 /** A share of one: 0.0062 is 0.62 %. */
-export function percent(share) {
+export function percent(share, round = Math.round) {
   if (!given(share)) return NOTHING;
   const points = share * 100;
   const size = Math.abs(points);
   if (size > 0 && size < 0.001) return "<0.001 %";
+  if (size >= 1000) return `${whole.format(round(points))} %`;
   const digits = size < 0.1 ? 3 : size < 10 ? 2 : size < 99.95 ? 1 : 0;
-  const near = points.toFixed(digits);
+  const near = (round(points * 10 ** digits) / 10 ** digits).toFixed(digits);
   const isAll = Math.abs(near - points) < 1e-9; // 1 % where it is that, 1.00 % where it is near
-  return `${size >= 1000 ? whole.format(points) : isAll ? Number(near) : near} %`;
+  return `${isAll ? Number(near) : near} %`;
+}
+
+/** A share that is proven, or promised, never to be exceeded: rounded up. */
+export function atMost(share) {
+  return percent(share, (x) => Math.ceil(x * (1 - 1e-14)));
 }
 
 /** A size: 80.6 kB. */

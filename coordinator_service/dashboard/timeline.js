@@ -13,7 +13,7 @@
 // Times are the coordinator's. A browser's clock that is behind moves the edge with each answer;
 // one that is ahead shows when answers keep arriving from long ago: see skew().
 
-import { count, percent, time } from "./format.js";
+import { DOWN, UP, atMost, count, counted, time } from "./format.js";
 import {
   Axis, Plot, Several, calm, clamp, html, inside, part, path, roomy, say, set, svg, telling, ticks,
   wide,
@@ -341,16 +341,17 @@ class Readout {
   }
 
   show(moment, at, shown) {
-    const value = (x) => (x === null ? null : telling(x, ...shown));
-    const band = proven(value(moment.low), value(moment.high));
+    const value = (x, way) => (x === null ? null : telling(x, ...shown, way));
+    const band = proven(value(moment.low, DOWN), value(moment.high, UP));
+    const certificate = atMost(moment.rank_error);
     say(this.at, time(at));
     say(this.median, value(moment.median));
     say(this.proven, band);
-    say(this.certificate, percent(moment.rank_error));
+    say(this.certificate, certificate);
     say(this.count, count(moment.count));
     say(this.state, moment.complete ? "" : "not complete");
     this.words = `${time(at)}, median ${value(moment.median)}, proven ${band}, `
-      + `certificate ${percent(moment.rank_error)}, ${count(moment.count)} values`
+      + `certificate ${certificate}, ${counted(moment.count, "value")}`
       + (moment.complete ? "" : ", not complete");
   }
 }
