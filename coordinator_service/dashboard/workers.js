@@ -8,6 +8,8 @@ const STATES = ["silent", "live", "retired", "gone"]; // what needs somebody com
 
 const share = (part, whole) => (whole > 0 ? part / whole : 0);
 const orLast = (x) => x ?? -Infinity;
+// It speaks no more: what it was off by stays so, and there is nothing that it may yet use up.
+const isOver = ({ state }) => state === "gone" || state === "retired";
 
 // What a column is called, how it sorts, and which way first.
 const COLUMNS = {
@@ -23,7 +25,7 @@ const COLUMNS = {
   shift: {
     title: "Rank shift, of its allowance",
     hint: "How many ranks it was off when it last spoke, and how many it may be off",
-    of: (source) => share(source.rank_shift, source.allowance),
+    of: (source) => (isOver(source) ? -1 : share(source.rank_shift, source.allowance)),
     falls: true,
   },
   sent: {
@@ -162,7 +164,9 @@ class Row {
     this.#bar("count", percent(share(source.count, total)), "", share(source.count, total));
     this.#spot(source.median, spread);
     const shifted = share(source.rank_shift, source.allowance);
-    this.#bar("shift", short(source.rank_shift), ` of ${short(source.allowance)}`, shifted);
+    const limit = isOver(source) ? ", final" : ` of ${short(source.allowance)}`;
+    this.#bar("shift", short(source.rank_shift), limit, shifted);
+    show(this.shift.bar, !isOver(source));
     mark(this.shift.bar, "data-over", shifted > 1);
     const sent = share(source.bytes, source.raw_bytes);
     const said = source.raw_bytes ? percent(sent) : "–";
