@@ -4,7 +4,7 @@ import { DOWN, NEAREST, UP, atMost, count, counted, number, steady } from "./for
 import { element, mark, place, write } from "./written.js";
 
 const SAID_EVERY_MS = 30_000;
-const [SIX, ALL] = [6, 17]; // digits: mostly, and to tell any two float64 apart
+const [SIX, MOST] = [6, 16]; // digits: mostly, and about as many as a float64 has
 let said_at = -Infinity;
 
 export function showAnswer(answer) {
@@ -32,7 +32,7 @@ function digits({ low, high }) {
   if (low === null || high === null || low === high) return SIX;
   const power = (x) => Math.floor(Math.log10(Math.abs(x)));
   const needed = power(Math.max(-low, high)) - power(high / 2 - low / 2) + 2;
-  return Math.min(ALL, Math.max(SIX, needed));
+  return Math.min(MOST, Math.max(SIX, needed));
 }
 
 function between(answer) {
@@ -75,8 +75,8 @@ function showCertificate({ rank_error, epsilon, count: n }) {
 function meaning(rank_error, epsilon, n) {
   return `Sort all ${counted(n, "value")}: the number above stands within ${atMost(rank_error)} of`
     + ` them from the middle, at most ${counted(Math.ceil(rank_error * n), "place")} away.`
-    + " That is proven, not estimated, whatever the data. Epsilon, what is promised at any moment, is"
-    + ` ${atMost(epsilon)}.`;
+    + " That is proven, not estimated, whatever the data. Epsilon, what is promised at any moment,"
+    + ` is ${atMost(epsilon)}.`;
 }
 
 /** For who listens instead of looking: now and then, not ten times a second. */
@@ -84,7 +84,8 @@ function sayNowAndThen(answer) {
   if (performance.now() - said_at < SAID_EVERY_MS) return;
   said_at = performance.now();
   if (!answer.count) return say("No values yet");
-  const silent = answer.workers.silent ? `, ${counted(answer.workers.silent, "worker")} silent` : "";
+  const silent = answer.workers.silent ? `, ${counted(answer.workers.silent, "worker")} silent`
+    : "";
   say(`Median ${number(answer.median)} of ${counted(answer.count, "value")}${silent}`);
 }
 
