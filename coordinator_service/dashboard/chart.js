@@ -5,7 +5,8 @@
 // halves where it must, and ticks are whole numbers of a decimal step, 3 * 2e-7, read as decimals.
 // A range is always wide enough to be divided: roomy() sees to it.
 //
-// A plot is an SVG as large as its place, in pixels: lines stay crisp and words never scale. It
+// A plot is an SVG as large as its place, in px of letters that are 16 px high: as lines are drawn
+// by the size of words, all grows with them where the reader wants larger ones. It
 // draws once a frame at most, and not at all while the page is hidden; elements are made once and
 // then moved. One cursor reads it off, by mouse, finger or arrow keys. It is either a place (the
 // pointer stays where it is while the data moves on) or a key (the arrows stay with their moment).
@@ -19,6 +20,7 @@ const SMALLEST = 1e-322;
 const DIGITS_MAX = 7; // more, and labels say only where they differ
 const FONT = "600 12px"; // the heaviest in use
 const GAP_PX = 8;
+const LETTER_PX = 16; // of a page, where nobody chose another size
 const pen = document.createElement("canvas").getContext("2d");
 
 export const clamp = (x, low, high) => Math.min(Math.max(x, low), high);
@@ -235,7 +237,7 @@ export function inside(middle, words, left, right) {
  *  be told undefined, or answer it, where there is nothing. */
 export class Plot {
   constructor(parent, { draw, find, step }) {
-    Object.assign(this, { find, step, width: 0, height: 0, cursor: null, isDue: false,
+    Object.assign(this, { find, step, width: 0, height: 0, zoom: 1, cursor: null, isDue: false,
       told: -Infinity });
     const figure = html(parent, "figure", "chart");
     this.readout = html(figure, "figcaption", "chart-readout");
@@ -248,8 +250,9 @@ export class Plot {
   }
 
   resize({ width, height }) {
-    Object.assign(this, { width, height });
-    set(this.svg, { viewBox: `0 0 ${width} ${height}`, width, height });
+    this.zoom = parseFloat(getComputedStyle(document.documentElement).fontSize) / LETTER_PX;
+    Object.assign(this, { width: width / this.zoom, height: height / this.zoom });
+    set(this.svg, { viewBox: `0 0 ${this.width} ${this.height}`, width, height });
     pen.font = `${FONT} ${getComputedStyle(this.place).fontFamily}`;
     this.redraw();
   }
@@ -293,7 +296,7 @@ export class Plot {
 
   listen() {
     const left = () => this.svg.getBoundingClientRect().x;
-    const follow = ({ clientX }) => this.point({ px: clientX - left() });
+    const follow = ({ clientX }) => this.point({ px: (clientX - left()) / this.zoom });
     const forget = () => this.point(null);
     this.place.addEventListener("pointermove", follow);
     this.place.addEventListener("pointerdown", follow);

@@ -358,9 +358,9 @@ class Readout {
 
 /** The ground of stretches that are not complete: thin slanted lines. */
 function hatching(defs) {
-  const pattern = svg(defs, "pattern", { id: "timeline-hatch", width: 6, height: 6,
+  const pattern = svg(defs, "pattern", { id: "timeline-hatch", width: 9, height: 9,
     patternUnits: "userSpaceOnUse", patternTransform: "rotate(45)" });
-  svg(pattern, "line", { class: "hatch", y2: 6 });
+  svg(pattern, "line", { class: "hatch", y2: 9 });
 }
 
 /** All elements of the drawing. */
