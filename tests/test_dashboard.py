@@ -233,7 +233,8 @@ def test_the_page_shows_what_the_coordinator_answers(page: Page, system: System)
     asked = [answer["median"], answer["low"], answer["high"]]
     assert [median, low, high] == pytest.approx(asked, rel=1e-5)
     (error,) = numbers(said(page, "rank-error").inner_text())
-    assert error == pytest.approx(100 * answer["rank_error"], abs=0.006)
+    assert 0 <= error - 100 * answer["rank_error"] <= 0.01  # up: what is shown is proven, too
+    assert low <= answer["low"] <= answer["high"] <= high
     assert numbers(said(page, "epsilon").inner_text()) == [1]
     assert (said(page, "live").inner_text(), said(page, "silent").inner_text()) == (
         "2",
