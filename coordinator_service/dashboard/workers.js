@@ -1,4 +1,10 @@
 // The workers of a stream: one row for each source, updated in place.
+//
+// On a narrow page a row is laid out as a card, and each of its cells says what it is. Some browsers
+// forget that a table so laid out is one: so roles say it.
+//
+// Rows stay where they are while somebody points at them, or reads them by keyboard: the order that
+// is asked for comes back as soon as nobody does.
 
 import { ago, bytes, count, number, percent } from "./format.js";
 import { element, made, mark, place, show, write } from "./written.js";
@@ -6,6 +12,7 @@ import { element, made, mark, place, show, write } from "./written.js";
 const SHOWN = 100; // more only if somebody asks for them
 const STATES = ["silent", "live", "retired", "gone"]; // what needs somebody comes first
 
+const short = (title) => title.split(",")[0];
 const share = (part, whole) => (whole > 0 ? part / whole : 0);
 const orLast = (x) => x ?? -Infinity;
 // It speaks no more: what it was off by stays so, and there is nothing that it may yet use up.
@@ -43,18 +50,23 @@ export class Workers {
   #by = "state";
   #all = false;
   #spread = null;
+  #order = new Map(); // where each source stood when last drawn
   #onLook;
 
   /** `onLook({by})` or `onLook({all})` when somebody wants to see it otherwise. */
   constructor({ onLook }) {
     this.#onLook = onLook;
     element("headings").append(...Object.entries(COLUMNS).map((column) => this.#heading(column)));
+    element("rows").addEventListener("pointerleave", () => this.#draw());
+    element("rows-scroll").addEventListener("blur", () => this.#draw());
     element("all").addEventListener("click", () => onLook({ all: this.#all ? "" : "1" }));
   }
 
   #heading([name, { title, hint = "", falls }]) {
-    const [heading, button] = [made("th", `of-${name}`), made("button", "quiet", title)];
+    const [heading, button] = [made("th", `of-${name}`), made("button", "quiet", short(title))];
+    button.append(made("span", "rest", title.slice(short(title).length)));
     heading.scope = "col";
+    mark(heading, "role", "columnheader");
     button.type = "button";
     button.title = hint;
     button.addEventListener("click", () => {
@@ -69,6 +81,7 @@ export class Workers {
   look({ by, all }) {
     this.#by = Object.hasOwn(COLUMNS, by.replace(/^-/, "")) ? by : "state";
     this.#all = all !== "";
+    this.#order.clear();
     for (const heading of element("headings").children) {
       const isIt = heading.className === `of-${this.#by.replace(/^-/, "")}`;
       const way = this.#by.startsWith("-") ? "descending" : "ascending";
@@ -89,7 +102,8 @@ export class Workers {
   }
 
   #draw() {
-    const sorted = this.#sorted();
+    const sorted = isRead() ? this.#asBefore() : this.#sorted();
+    this.#order = new Map(sorted.map((source, at) => [source.source, at]));
     const shown = this.#all ? sorted : sorted.slice(0, SHOWN);
     const total = this.#sources.reduce((sum, source) => sum + source.count, 0);
     this.#forget(new Set(shown.map((source) => source.source)));
@@ -112,6 +126,12 @@ export class Workers {
         : compare(of(a), of(b)) || names.compare(a.worker, b.worker));
   }
 
+  /** As they stood; those that are new, last. */
+  #asBefore() {
+    const at = ({ source }) => this.#order.get(source) ?? Infinity;
+    return this.#sorted().toSorted((a, b) => at(a) - at(b) || 0); // of two new ones: no number
+  }
+
   #row(source) {
     if (!this.#rows.has(source.source)) this.#rows.set(source.source, new Row(source));
     return this.#rows.get(source.source);
@@ -120,6 +140,11 @@ export class Workers {
   #forget(but) {
     for (const key of this.#rows.keys()) if (!but.has(key)) this.#rows.delete(key);
   }
+}
+
+/** Whether somebody points at a row, or scrolls through them by keyboard. */
+function isRead() {
+  return element("rows").matches(":hover") || element("rows-scroll").matches(":focus-visible");
 }
 
 function inOrder(body, rows) {
@@ -138,13 +163,17 @@ function summary(sources) {
 class Row {
   constructor({ worker, source }) {
     this.node = made("tr");
+    mark(this.node, "role", "row");
     const name = made("th");
     name.scope = "row";
+    mark(name, "role", "rowheader");
     name.append(made("bdi", "", worker));
     name.title = `${worker}, source ${source}`;
     this.node.append(name);
     const cell = (kind, ...parts) => {
       const td = made("td", `of-${kind}`);
+      mark(td, "role", "cell");
+      mark(td, "data-title", short(COLUMNS[kind].title));
       td.append(...parts);
       this.node.append(td);
     };
@@ -164,8 +193,8 @@ class Row {
     this.#bar("count", percent(share(source.count, total)), "", share(source.count, total));
     this.#spot(source.median, spread);
     const shifted = share(source.rank_shift, source.allowance);
-    const limit = isOver(source) ? ", final" : ` of ${short(source.allowance)}`;
-    this.#bar("shift", short(source.rank_shift), limit, shifted);
+    const limit = isOver(source) ? ", final" : ` of ${ranks(source.allowance)}`;
+    this.#bar("shift", ranks(source.rank_shift), limit, shifted);
     show(this.shift.bar, !isOver(source));
     mark(this.shift.bar, "data-over", shifted > 1);
     const sent = share(source.bytes, source.raw_bytes);
@@ -194,6 +223,6 @@ class Row {
   }
 }
 
-function short(ranks) {
-  return ranks >= 100 ? count(ranks) : ranks.toFixed(1);
+function ranks(n) {
+  return n >= 100 || n === 0 ? count(n) : n.toFixed(1);
 }
