@@ -11,7 +11,8 @@ export function looked() {
   const given = new URLSearchParams(location.search);
   const found = Object.fromEntries(
     Object.entries(DEFAULTS).map(([name, usual]) => [name, given.get(name) || usual]));
-  return found.last >= 1 && found.last <= DAY_S ? found : { ...found, last: DEFAULTS.last };
+  const isRange = /^\d+$/.test(found.last) && found.last >= 1 && found.last <= DAY_S;
+  return isRange ? found : { ...found, last: DEFAULTS.last };
 }
 
 /** Another stream is another page to go back from; the rest is how one looks at it. */

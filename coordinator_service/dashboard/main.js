@@ -133,9 +133,11 @@ function lookAt(change) {
 /** Show what the address says. */
 function looking() {
   const wanted = looked();
+  const range = Number(wanted.last);
+  const isOther = range !== timeline.range;
   workers.look(wanted);
-  timeline.range = Number(wanted.last);
-  if (wanted.stream === stream) return;
+  timeline.range = range;
+  if (wanted.stream === stream) return isOther ? loadHistory() : undefined;
   stream = wanted.stream;
   [answer, drawn_as_of] = [null, null];
   write(element("stream-name"), stream);
