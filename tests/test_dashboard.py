@@ -403,7 +403,7 @@ def test_the_history_outlives_a_reload_and_is_read_off_by_keyboard(
     until(lambda: "median 1, " in moment(page, "Home"), "the first moment is there again")
     assert "3 values" in moment(page, "Home")
     assert "median 50, " in moment(page, "End")
-    expect(page.locator("#timeline figcaption")).to_contain_text("median50")
+    expect(page.locator("#timeline figcaption")).to_contain_text("median 50")
 
 
 def test_before_the_first_value_the_page_says_how_to_send_one(

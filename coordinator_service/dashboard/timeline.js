@@ -329,7 +329,7 @@ class Readout {
     const said = (name, swatch = "") => {
       const item = html(parent, "span", "chart-said");
       if (swatch) html(item, "i", `chart-swatch ${swatch}`);
-      if (name) html(item, "span", "chart-name", name);
+      if (name) html(item, "span", "chart-name", name).after(" ");
       return html(item, "b");
     };
     this.at = said("");
