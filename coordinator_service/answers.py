@@ -161,7 +161,7 @@ class Answers:
             "deltas": row.deltas,
             "causes": _causes(row),
             "bytes": row.bytes_,
-            "raw_bytes": row.raw,
+            "raw_bytes": row.raw - row.raw_before,
             "last_heard_s": finite(round(now - heard_at, 3)),
         }
 

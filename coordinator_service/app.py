@@ -17,6 +17,7 @@ from starlette.types import Receive, Scope, Send
 from coordinator_service.answers import Clock
 from coordinator_service.coordinator import Coordinator
 from coordinator_service.history import LAST_S_MAX
+from coordinator_service.long import LongAnswers
 from coordinator_service.pages import FOLDER, files_in, pages
 from coordinator_service.settings import Settings
 from coordinator_service.store import Store
@@ -126,6 +127,7 @@ def create_app(  # noqa: PLR0913  settings, and by name what it runs on
 def reads(coordinator: Coordinator) -> APIRouter:
     router = APIRouter(tags=["answers"])
     answers, asked = coordinator.answers, coordinator.metrics.asked
+    long = LongAnswers(coordinator.clock)
 
     @router.get(
         "/median",
@@ -194,9 +196,10 @@ def reads(coordinator: Coordinator) -> APIRouter:
     )
     async def get_cdf(stream: Stream = "default", points: Points = 200) -> Response:
         """Which share of all values lies up to where, for a plot, and how wrong each share is."""
-        cdf = answers.cdf(coordinator.known(stream), points)
+        name = coordinator.known(stream)
+        found = await long.answer(("cdf", name, points), lambda: answers.cdf(name, points))
         asked("cdf")
-        return Response(await asyncio.to_thread(cdf), media_type="application/json")
+        return Response(found, media_type="application/json")
 
     @router.get(
         "/workers",
@@ -206,9 +209,10 @@ def reads(coordinator: Coordinator) -> APIRouter:
     )
     async def get_workers(stream: StreamOrAll = None) -> Response:
         """One entry for each source, a stream on a worker: what it may live by, if it is silent."""
-        workers = answers.workers(coordinator.known(stream) if stream else None)
+        name = coordinator.known(stream) if stream else None
+        found = await long.answer(("workers", name), lambda: answers.workers(name))
         asked("workers")
-        return Response(await asyncio.to_thread(workers), media_type="application/json")
+        return Response(found, media_type="application/json")
 
     @router.get(
         "/explain",
@@ -287,6 +291,7 @@ def operations(coordinator: Coordinator) -> APIRouter:
             epsilon=settings.epsilon,
             heartbeat_s=settings.heartbeat_s,
             storage="disk" if coordinator.store else "memory",
+            started=coordinator.started,
         )
 
     @router.get("/ready", responses=responses(_503="answers are not complete; it says why"))

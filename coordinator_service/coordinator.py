@@ -30,7 +30,7 @@ from shared.protocol import (
 )
 from shared.rows import Row
 from shared.serving.errors import Problem
-from shared.serving.logs import facts
+from shared.serving.logs import as_of, facts
 from shared.serving.queries import name_of
 from shared.serving.room import Room
 from shared.serving.storage import NotWritten
@@ -49,6 +49,7 @@ class Coordinator:
         store: Store | None,
     ) -> None:
         self.settings, self.clock, self._wall, self.store = settings, clock, wall, store
+        self.started = as_of(wall())
         self.ledger = Ledger(
             settings.epsilon,
             number=1 + secrets.randbelow(2**64 - 1),

@@ -6,8 +6,9 @@ Time is cut into steps. Of each step in which another answer was made, the last 
     reaches back       5 minutes    an hour     a day
     in steps of        1 s          15 s        6 minutes
 
-Each of these has moments of its own, at most one a step. And only some streams have a history:
-those that somebody looked at or listened to last, and others while there is room.
+Each of these has moments of its own, at most one a step; where there were fewer, it reaches further
+back. And only some streams have a history: those that somebody looked at or listened to last, and
+others while there is room.
 
 Times are those of the clock that never goes back. What they are on the wall is said when somebody
 asks, by the wall clock as it is then.
@@ -19,7 +20,7 @@ from collections import OrderedDict, deque
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from operator import attrgetter
-from typing import Any
+from typing import Any, cast
 
 from coordinator_service.answers import Kept, finite
 
@@ -74,6 +75,11 @@ class Series:
     def _step(self, moment: Moment) -> int:
         return math.floor(moment.at / self.step_s)
 
+    @property
+    def has_all(self) -> bool:
+        """Whether nothing was dropped yet, however far back that is."""
+        return len(self._moments) < cast(int, self._moments.maxlen)
+
     def since(self, start: float) -> list[Moment]:
         """All from then on, after the one that was holding then."""
         moments = list(self._moments)
@@ -84,9 +90,6 @@ class Series:
 class Histories:
     def __init__(self) -> None:
         self._all: OrderedDict[str, dict[float, Series]] = OrderedDict()
-
-    def __contains__(self, stream: str) -> bool:
-        return stream in self._all
 
     def fill(self, streams: Iterable[str]) -> None:
         """Begin one of each of these, while there is room."""
@@ -124,8 +127,9 @@ class Histories:
                 series.add(moment)
 
     def told(self, stream: str, last_s: float, *, now: float, wall: float) -> dict[str, Any]:
-        """What it was in the last so many seconds, in the finest steps that reach so far."""
-        series = next(one for reach_s, one in self._all[stream].items() if last_s <= reach_s)
+        """What it was in the last so many seconds, in the finest steps that have it all."""
+        all_ = self._all[stream]
+        series = next(one for reach, one in all_.items() if last_s <= reach or one.has_all)
         moments = series.since(now - last_s)
         columns = {name: [getattr(one, name) for one in moments] for name in COLUMNS}
         at = [round(wall - (now - one.at), 3) for one in moments]

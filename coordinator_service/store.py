@@ -65,7 +65,7 @@ def packed(row: Row) -> bytes:
     picture = (row.picture.x, row.picture.below, row.picture.upto)
     data: bytes = msgpack.packb([
         *row.source, row.home, row.upto, row.mark, *row.lives_by, *row.granted, row.shift,
-        row.ledger, row.final, row.retired, row.causes, row.bytes_, row.raw,
+        row.ledger, row.final, row.retired, row.causes, row.bytes_, row.raw, row.raw_before,
         *(numbers.astype("<f8", copy=False).tobytes() for numbers in picture),
     ])  # fmt: skip
     return data
@@ -74,12 +74,13 @@ def packed(row: Row) -> bytes:
 def unpacked(data: bytes) -> Row:
     (
         worker, stream, number, home, upto, mark, allowance, patience, more_allowance,
-        more_patience, shift, ledger, final, retired, causes, bytes_, raw, *picture,
+        more_patience, shift, ledger, final, retired, causes, bytes_, raw, *before,
+        knots, low, high,
     ) = msgpack.unpackb(data)  # fmt: skip
     return Row(
         source=Source(worker, stream, number),
         home=home,
-        picture=Picture(*map(_floats, picture)),
+        picture=Picture(*map(_floats, (knots, low, high))),
         upto=upto,
         mark=mark,
         lives_by=Grant(allowance, patience),
@@ -88,9 +89,10 @@ def unpacked(data: bytes) -> Row:
         ledger=ledger,
         final=final,
         retired=retired,
-        causes=tuple(causes) if isinstance(causes, list) else NO_CAUSES,  # once a number
+        causes=tuple(causes) if before else NO_CAUSES,  # version 1 had neither
         bytes_=bytes_,
         raw=raw,
+        raw_before=before[0] if before else 0,
     )
 
 

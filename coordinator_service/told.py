@@ -124,7 +124,7 @@ class Source(Told):
     bytes: int
     """Of the bodies of its deltas."""
     raw_bytes: int
-    """Of the bodies that its users sent."""
+    """Of the bodies that its users sent, since anything of it was counted here."""
     last_heard_s: float | None
     """Seconds ago; null: not since the coordinator started."""
 
@@ -169,11 +169,13 @@ class Retired(BaseModel):
     streams: list[str]
 
 
-class Health(BaseModel):
+class Health(Told):
     status: str
     epsilon: float
     heartbeat_s: float
     storage: str
+    """`disk`, or `memory`: then what was told before it started is not here."""
+    started: str
 
 
 class Ready(BaseModel):

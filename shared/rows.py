@@ -49,7 +49,8 @@ class Row:
     retired: bool = False  # by an operator, who knows that it will not come back
     causes: tuple[int, ...] = NO_CAUSES  # how many deltas were accepted, for each `Cause`
     bytes_: int = 0  # of those
-    raw: int = 0
+    raw: int = 0  # bytes of values that users have sent, since the source began
+    raw_before: int = 0  # of those, before anything of it was counted here
     home: int = 0  # that its last whole named
 
     def __repr__(self) -> str:
@@ -99,8 +100,14 @@ class Row:
             causes=self._with_one_more(delta.cause),
             bytes_=self.bytes_ + len(data),
             raw=delta.raw,
+            raw_before=self._raw_before(delta),
             home=delta.home if delta.form is Form.WHOLE else self.home,
         )
+
+    def _raw_before(self, delta: Delta) -> int:
+        """A source that told others before, or a ledger that forgot, begins a row by a repair."""
+        begins = self.mark == NO_MARK
+        return self.raw_before if not begins else delta.raw if delta.cause is Cause.REPAIR else 0
 
     def _with_one_more(self, said: Cause) -> tuple[int, ...]:
         causes = list(self.causes)

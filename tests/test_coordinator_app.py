@@ -114,7 +114,9 @@ def test_it_is_not_ready_before_it_has_listened_and_says_so(rng: np.random.Gener
         await until(is_ready, "it has listened")
         assert await node.json("/ready") == {"ready": True}
         assert await cluster.is_complete()
-        assert await node.json("/health") == {
+        health = await node.json("/health")
+        assert health.pop("started") < (await node.json("/median"))["as_of"]
+        assert health == {
             "status": "ok",
             "epsilon": 0.05,
             "heartbeat_s": 0.2,
@@ -249,6 +251,28 @@ def test_workers_are_shown_source_by_source(rng: np.random.Generator) -> None:
         assert second["causes"] == {"patience": 2}
         streams = [{"stream": name, "count": n, "sources": 1} for name, n in COUNTS]
         assert await node.json("/streams") == {"streams": streams}
+
+    one_coordinator(rng, story)
+
+
+def test_bytes_that_were_shipped_while_others_counted_are_not_beside_the_deltas_of_this_start(
+    rng: np.random.Generator,
+) -> None:
+    """A coordinator that has forgotten knows neither those deltas nor what they stood for."""
+
+    async def story(cluster: Cluster, node: Node) -> None:
+        outbox = an_outbox()
+        await told(node, outbox, *range(100))
+        node = await cluster.start_coordinator()
+        (receipt,) = await sent(node, cut(outbox, 1.0))
+        assert isinstance(receipt, Receipt)
+        outbox.receive(receipt, now=0.0)
+        (source,) = (await node.json("/workers"))["workers"]
+        assert (source["count"], source["deltas"]) == (0, 0)
+        await told(node, outbox)
+        await told(node, outbox, 2.0, 3.0)
+        (source,) = (await node.json("/workers"))["workers"]
+        assert (source["count"], source["deltas"], source["raw_bytes"]) == (103, 2, 16)
 
     one_coordinator(rng, story)
 

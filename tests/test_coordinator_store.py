@@ -72,17 +72,20 @@ def test_a_row_comes_back_to_the_last_bit(row: Row) -> None:
         assert after.tobytes() == before.astype(np.float64).tobytes()
 
 
-CAUSES_AT = 14  # in a row that is written down; where `deltas` stood, a number
+CAUSES_AT, RAW_BEFORE_AT = 14, 17  # in a row that is written down
 
 
 def test_of_a_row_written_before_there_were_causes_deltas_are_counted_anew() -> None:
-    row = Row(source=Source("w", "s", 7), upto=5, causes=(1, 2, 0, 0, 0, 0, 0, 3), bytes_=900)
+    causes = (1, 2, 0, 0, 0, 0, 0, 3)
+    row = Row(source=Source("w", "s", 7), upto=5, causes=causes, bytes_=900, raw_before=70)
     fields = msgpack.unpackb(packed(row))
-    assert fields[CAUSES_AT] == [1, 2, 0, 0, 0, 0, 0, 3]
+    assert (fields[CAUSES_AT], fields[RAW_BEFORE_AT]) == ([*causes], 70)
     fields[CAUSES_AT] = 6
+    del fields[RAW_BEFORE_AT]
     again = unpacked(msgpack.packb(fields))
-    assert (again.causes, again.deltas, again.bytes_) == (NO_CAUSES, 0, 900)
-    assert packed(again) == packed(replace(row, causes=NO_CAUSES)), "and all else as it was"
+    assert (again.causes, again.deltas, again.bytes_, again.raw_before) == (NO_CAUSES, 0, 900, 0)
+    old = replace(row, causes=NO_CAUSES, raw_before=0)
+    assert packed(again) == packed(old), "and all else as it was"
 
 
 # Stories of a coordinator that is killed

@@ -167,8 +167,6 @@ export class Timeline {
     const isNewer = last?.at > (this.moments.at(-1)?.at ?? Infinity);
     if (isNewer) join(this.moments, last, this.step_s);
     this.right = Date.now() / 1000 + skew(this.samples);
-    const own = RANGES.find(({ step_s }) => step_s === this.step_s);
-    if (own && own !== RANGES.find(({ last_s }) => this.range <= last_s)) this.range = own.last_s;
     this.plot.redraw();
   }
 

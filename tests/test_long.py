@@ -1,0 +1,104 @@
+"""Long answers: one at a time, for all who wait, and none of them older than its question."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from coordinator_service.long import QUESTIONS_MAX, REST_S_MAX, RESTS, LongAnswers
+from tests.exact import TALLY
+
+
+class Making:
+    """Answers that say when they were begun, and take a while; counted."""
+
+    def __init__(self, took_s: float) -> None:
+        self.begun, self.at_once, self._took_s = list[float](), 0, took_s
+
+    def begin(self) -> Callable[[], bytes]:
+        self.begun.append(time.monotonic())
+        self.at_once += 1
+        began = repr(self.begun[-1]).encode()
+
+        def written() -> bytes:
+            assert self.at_once == 1
+            time.sleep(self._took_s)
+            self.at_once -= 1
+            return began
+
+        return written
+
+
+def test_all_who_ask_meanwhile_are_told_one_answer_and_it_is_no_older_than_their_questions(
+    rng: np.random.Generator,
+) -> None:
+    long, making = LongAnswers(time.monotonic), Making(0.01)
+
+    async def ask(after_s: float) -> None:
+        await asyncio.sleep(after_s)
+        asked = time.monotonic()
+        assert TALLY.all(np.array(float(await long.answer("it", making.begin)) >= asked))
+
+    async def story() -> None:
+        async with asyncio.timeout(30), asyncio.TaskGroup() as group:
+            for after_s in rng.uniform(0, 0.5, 200):
+                group.create_task(ask(after_s))
+
+    asyncio.run(story())
+    assert 2 <= len(making.begun) < 100
+
+
+def test_between_two_answers_it_rests_several_times_as_long_as_one_takes() -> None:
+    long, making = LongAnswers(time.monotonic), Making(0.02)
+
+    async def story() -> None:
+        for _ in range(4):
+            await long.answer("it", making.begin)
+
+    asyncio.run(story())
+    assert (np.diff(making.begun) >= (1 + RESTS) * 0.02).all()
+
+
+def test_a_process_that_stood_still_while_it_made_one_does_not_rest_for_it() -> None:
+    now, slept = [0.0], list[float]()
+    long = LongAnswers(lambda: now[0])
+
+    def begin() -> Callable[[], bytes]:
+        now[0] += 3600
+        return lambda: b"it"
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+
+    async def story(patch: Any) -> None:
+        patch.setattr("coordinator_service.long.asyncio.sleep", sleep)
+        await long.answer("it", begin)
+        now[0] += 0.1
+        await long.answer("it", begin)
+
+    with pytest.MonkeyPatch.context() as patch:
+        asyncio.run(story(patch))
+    assert max(slept) <= REST_S_MAX
+
+
+def test_other_questions_do_not_wait_and_only_so_many_are_remembered() -> None:
+    long, made = LongAnswers(time.monotonic), list[tuple[str, int]]()
+
+    def begin(question: tuple[str, int]) -> Callable[[], Callable[[], bytes]]:
+        def begun() -> Callable[[], bytes]:
+            made.append(question)
+            return lambda: repr(question).encode()
+
+        return begun
+
+    async def story() -> None:
+        questions = [("cdf", at) for at in range(QUESTIONS_MAX + 10)]
+        asking = [long.answer(one, begin(one)) for one in questions]
+        assert await asyncio.gather(*asking) == [repr(one).encode() for one in questions]
+        assert sorted(made) == questions
+        assert len(long) == QUESTIONS_MAX
+
+    asyncio.run(story())
