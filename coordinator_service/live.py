@@ -145,9 +145,12 @@ class Live:
 
     async def watch(self) -> None:
         """Look, until the service is told to stop; then let all go who listen."""
-        rest = LOOK_S
-        while not await self._stops(within_s=rest):
-            rest = rest_after(await self._looks())
+        stops, rest = asyncio.create_task(self._stopping.wait()), LOOK_S
+        try:
+            while not (await asyncio.wait([stops], timeout=rest))[0]:
+                rest = rest_after(await self._looks())
+        finally:
+            stops.cancel()
         for listeners in self._listeners.values():
             for listener in listeners:
                 listener.end()
@@ -156,18 +159,13 @@ class Live:
         """At all that are due, while others have their turn between any two; how long it took."""
         took_s = 0.0
         for stream in self._due(self._clock()):
+            if self._stopping.is_set():
+                break
             began = self._clock()
             await self._look(stream)
             took_s += self._clock() - began
-            if await self._stops(within_s=0):
-                break
+            await asyncio.sleep(0)
         return took_s
-
-    async def _stops(self, *, within_s: float) -> bool:
-        with suppress(TimeoutError):
-            async with asyncio.timeout(within_s):
-                await self._stopping.wait()
-        return self._stopping.is_set()
 
     def _due(self, now: float) -> set[str]:
         due = set(self._listeners)

@@ -469,7 +469,7 @@ def test_a_worker_that_died_is_silent_until_it_is_retired_and_its_values_stay(
     rng: np.random.Generator,
 ) -> None:
     async def story() -> None:
-        async with Cluster(rng, heartbeat_s=0.15) as cluster:
+        async with Cluster(rng, heartbeat_s=0.5) as cluster:
             coordinator = cluster.coordinator
             await all_posting(cluster, 4)
             await cluster.flush()

@@ -4,6 +4,7 @@ import asyncio
 import json
 import math
 import signal
+import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,10 +15,10 @@ import httpx
 import numpy as np
 import pytest
 
-from coordinator_service.answers import Kept
+from coordinator_service.answers import Answers, Kept
 from coordinator_service.history import Histories
 from coordinator_service.live import LATE_S, LOOK_S, Listener, Live, matters, rest_after
-from shared.ledger import Answer
+from shared.ledger import Answer, Ledger
 from shared.rank_shift import Estimate
 from tests.cluster import Cluster, Node, until
 from tests.processes import SOON_S, Processes
@@ -305,6 +306,32 @@ def test_who_is_told_to_stop_looks_at_no_other_stream(rng: np.random.Generator) 
         assert seen == ["a"]
 
     one_coordinator(rng, story)
+
+
+def test_told_to_stop_it_lets_all_go_who_listen_and_looks_at_nothing_more() -> None:
+    async def story() -> None:
+        ledger, stopping = Ledger(0.05, number=1, now=0.0, heartbeat_s=60.0), asyncio.Event()
+        answers = Answers(ledger, clock=time.monotonic, wall=time.time)
+        live = Live(ledger, answers, Histories(), clock=time.monotonic, stopping=stopping)
+        streams = [await live.events(name) for name in ("default", "default", "other")]
+        for events in streams:
+            await data(events)
+        waiting = [asyncio.create_task(all_of(events)) for events in streams]
+        watching = asyncio.create_task(live.watch())
+        await asyncio.sleep(2 * LOOK_S)
+        with patch.object(answers, "median", side_effect=AssertionError):
+            stopping.set()
+            async with asyncio.timeout(SOON_S):
+                await watching
+                assert await asyncio.gather(*waiting) == [[QUIET]] * 3
+        assert live.listeners == 0
+        assert await all_of(await live.events("default")) == [b"retry: 2000\n\n"]
+
+    asyncio.run(story())
+
+
+async def all_of(events: AsyncIterator[bytes]) -> list[bytes]:
+    return [event async for event in events]
 
 
 # On a port
