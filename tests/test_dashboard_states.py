@@ -6,6 +6,7 @@ is ever heard of them.
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -123,6 +124,14 @@ def test_what_is_proven_stays_true_as_it_is_shown(
     expect(figure).to_contain_text(f"certificate {error:.2f} %")
 
 
+def test_a_certificate_is_never_shown_smaller_than_it_is(page: Page, coordinator: Service) -> None:
+    open_at(page, coordinator)
+    at_most = "async (share) => (await import('./dashboard/format.js')).atMost(share)"
+    for share in (0.006, 0.0057, 0.006001, 0.0100001, 0.12301, 0.000123401, 0.9991, 1e-7):
+        (shown,) = numbers(page.evaluate(at_most, share))
+        assert 100 * share * (1 - 1e-12) <= shown <= 100 * share * 1.02 + 0.001
+
+
 def test_where_all_that_is_possible_is_one_value_it_is_certain(
     page: Page, coordinator: Service
 ) -> None:
@@ -147,6 +156,7 @@ def test_who_is_gone_has_no_allowance_to_use_up(page: Page, coordinator: Service
     expect(gone.locator(".of-shift .bar")).to_be_hidden()
     expect(silent.locator(".of-shift .bar")).to_be_visible()
     expect(said(page, "young")).to_be_hidden()
+    expect(said(page, "repaired")).to_be_hidden()
 
 
 def test_a_young_stream_says_that_shipping_all_would_be_cheaper(
@@ -156,6 +166,19 @@ def test_a_young_stream_says_that_shipping_all_would_be_cheaper(
     open_at(page, coordinator, stream="young")
     expect(said(page, "young")).to_be_visible()
     assert numbers(said(page, "sent-share").inner_text())[0] > 100
+
+
+def test_what_was_lost_may_be_missing_in_the_traffic(tmp_path: Path, browser: Browser) -> None:
+    with Processes(tmp_path) as processes, a_page(browser) as page:
+        coordinator = processes.coordinator(epsilon=EPSILON)
+        until(lambda: coordinator.is_up, "the coordinator is up")
+        outboxes = give(coordinator, "default", one=NORMAL)
+        coordinator.stop()
+        coordinator = processes.coordinator(epsilon=EPSILON)
+        until(lambda: coordinator.is_up, "it is back, and knows nothing")
+        tell(coordinator, outboxes["one"], [1])
+        open_at(page, coordinator)
+        expect(said(page, "repaired")).to_be_visible()
 
 
 def test_rows_stay_where_they_are_while_somebody_points_at_them(
@@ -176,12 +199,12 @@ def test_a_narrow_page_shows_all_of_a_worker(browser: Browser, coordinator: Serv
     give(coordinator, "narrow", **{"n" * 100: NORMAL})
     with a_page(browser, viewport=PHONE) as page:
         open_at(page, coordinator, stream="narrow")
+        expect(page.get_by_role("cell")).to_have_count(6)
         for cell in page.locator("#rows tr > *").all():
             expect(cell).to_be_visible()
             place = cell.bounding_box()
             assert place
             assert 0 <= place["x"] < place["x"] + place["width"] <= PHONE["width"]
-        expect(page.get_by_role("cell")).to_have_count(6)
         expect(page.get_by_role("columnheader")).to_have_count(7)
 
 

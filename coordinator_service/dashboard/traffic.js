@@ -29,7 +29,9 @@ export function showTraffic(sources) {
   show(element("young"), sent > raw);
   write(element("deltas"), count(deltas));
   write(element("each"), deltas ? bytes(sent / deltas) : "–");
-  showCauses(tally(sources));
+  const causes = tally(sources);
+  show(element("repaired"), causes.has("repair"));
+  showCauses(causes);
 }
 
 function tally(sources) {
