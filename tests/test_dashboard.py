@@ -597,6 +597,7 @@ def test_a_phone_shows_all_without_scrolling_sideways(
 def test_all_that_can_be_used_is_reached_by_tab_and_has_a_name(page: Page, system: System) -> None:
     open_at(page, system.coordinator)
     expect(page.locator("#rows tr")).to_have_count(2)
+    expect(said(page, "distribution")).to_have_attribute("data-blank", "false")
     asked = page.evaluate(CAN_BE_REACHED)
     assert asked > 12
     reached = set()
