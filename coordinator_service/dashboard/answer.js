@@ -1,6 +1,6 @@
 // The answer now: the median, large; what surely encloses it; and what stands behind it.
 
-import { DOWN, NEAREST, UP, atMost, count, counted, number, steady } from "./format.js";
+import { DOWN, NEAREST, UP, atMost, count, counted, number, power, steady } from "./format.js";
 import { element, mark, place, write } from "./written.js";
 
 const SAID_EVERY_MS = 30_000;
@@ -30,7 +30,6 @@ function showMedian(answer) {
 /** So many that low and high can be told apart: six, unless they are very near to each other. */
 function digits({ low, high }) {
   if (low === null || high === null || low === high) return SIX;
-  const power = (x) => Math.floor(Math.log10(Math.abs(x)));
   const needed = power(Math.max(-low, high)) - power(high / 2 - low / 2) + 2;
   return Math.min(MOST, Math.max(SIX, needed));
 }

@@ -11,7 +11,8 @@
 // then moved. One cursor reads it off, by mouse, finger or arrow keys. It is either a place (the
 // pointer stays where it is while the data moves on) or a key (the arrows stay with their moment).
 
-import { NEAREST, formatted, number } from "./format.js";
+import { NEAREST, formatted, number, power } from "./format.js";
+import { write } from "./written.js";
 
 const SVG = "http://www.w3.org/2000/svg";
 const GREATEST = Number.MAX_VALUE;
@@ -83,7 +84,7 @@ function niceStep(least) {
 /** Words for ticks that tell them apart; `base`, if any, is what all are to be added to. */
 function labels(wholes, at, exponent) {
   const size = Math.max(...at.map(Math.abs), 0);
-  const digits = size && Number(size.toExponential().split("e")[1]) - exponent + 1;
+  const digits = size && power(size) - exponent + 1;
   if (digits > DIGITS_MAX) return differences(wholes, exponent);
   const plain = exponent >= -6 && size < 1e7;
   const words = at.map((x) => (plain ? grouped(x, Math.max(0, -exponent)) : short(x, exponent)));
@@ -112,7 +113,7 @@ export function telling(x, low, high, way = NEAREST) {
   const span = high / 2 - low / 2;
   const size = Math.max(Math.abs(low), Math.abs(high));
   if (span * 1000 > size || size < 1e-4 || size > 1e15) return number(x, way);
-  return grouped(x, clamp(3 - Number(span.toExponential().split("e")[1]), 0, 20), way);
+  return grouped(x, clamp(3 - power(span), 0, 20), way);
 }
 
 function grouped(x, decimals, way = NEAREST) {
@@ -122,8 +123,7 @@ function grouped(x, decimals, way = NEAREST) {
 
 function short(x, exponent) {
   if (x === 0) return "0";
-  const own = Number(x.toExponential().split("e")[1]);
-  return signed(x.toExponential(clamp(own - exponent, 0, 20)));
+  return signed(x.toExponential(clamp(power(x) - exponent, 0, 20)));
 }
 
 function long(x) {
@@ -172,11 +172,6 @@ export function set(element, attributes) {
   return element;
 }
 
-/** Says it, if it is not said already. */
-export function say(element, words) {
-  if (element.textContent !== words) element.textContent = words;
-}
-
 /** As many elements as there are items: they are made once, then moved, and hidden when spare. */
 export class Several {
   constructor(make) {
@@ -210,7 +205,7 @@ export class Axis {
     this.words.show(said, (text, { px, middle = px, words }) => {
       set(text, this.side === "left" ? { x: from - 8, y: px + 4, "text-anchor": "end" }
         : { x: middle, y: to + 18, "text-anchor": "middle" });
-      say(text, words);
+      write(text, words);
     });
   }
 }

@@ -14,9 +14,10 @@
 
 import { atMost, counted, percent } from "./format.js";
 import {
-  Axis, Plot, Several, apart, between, calm, clamp, inside, loose, part, path, roomy, say, set, svg,
+  Axis, Plot, Several, apart, between, calm, clamp, inside, loose, part, path, roomy, set, svg,
   telling, ticks, wide,
 } from "./chart.js";
+import { write } from "./written.js";
 
 const TAIL = 0.005; // of the values, at either end
 const WIDER = 1.6; // all is shown if it is at most so many times the middle
@@ -117,9 +118,9 @@ export class Distribution {
   }
 
   draw() {
-    say(this.plot.empty, this.points ? "" : "No values yet");
+    write(this.plot.empty, this.points ? "" : "No values yet");
     this.drawing.hide(!this.points);
-    if (!this.points) return say(this.plot.readout, "");
+    if (!this.points) return write(this.plot.readout, "");
     const wanted = middle(this.points, this.marks.map(({ value }) => value));
     this.shown = calm(this.shown, wanted, 0.6, 0.04);
     this.scale();
@@ -168,7 +169,7 @@ export class Distribution {
     const at = this.inside[nth];
     const isRead = key !== undefined && at !== undefined;
     this.drawing.cursor(this, isRead ? at : undefined);
-    say(this.plot.readout, isRead ? this.words(at) : this.summary());
+    write(this.plot.readout, isRead ? this.words(at) : this.summary());
     if (at !== undefined) this.plot.hear(nth, this.inside.length, this.words(at));
   }
 
@@ -266,7 +267,7 @@ class Drawing {
       const isLast = px + wide(words) + 6 > right;
       const [beside, end] = isLast ? [px - 5, "end"] : [px + 5, "start"];
       set(text, { x: beside, y: top + 12, "text-anchor": end });
-      say(text, words);
+      write(text, words);
     });
   }
 
@@ -288,7 +289,7 @@ class Drawing {
     const { at, words, base } = values;
     this.below.show(at.map((one, i) => ({ px: x(one), words: words[i],
       middle: inside(x(one), words[i], left - 24, right) })), [bottom, bottom + 4]);
-    say(this.base, base);
+    write(this.base, base);
     set(this.base, { x: left, y: bottom + 34 });
     set(this.floor, { x1: left, x2: right, y1: floor, y2: floor });
     set(this.density, { x: left - 8, y: floor });
@@ -304,8 +305,8 @@ class Drawing {
     const words = fits ? full : marks.map(() => "");
     const middles = apart(marks.map(({ value }) => x(value)), room(words), least, most);
     const y = fits ? 14 : 29;
-    this.names.show(marks, (text, { name }, i) => say(set(text, { x: middles[i], y }), name));
-    this.values.show(marks, (text, _, i) => say(set(text, { x: middles[i], y: 29 }), words[i]));
+    this.names.show(marks, (text, { name }, i) => write(set(text, { x: middles[i], y }), name));
+    this.values.show(marks, (text, _, i) => write(set(text, { x: middles[i], y: 29 }), words[i]));
     this.leaders.show(marks, (line, { value }, i) => set(line, { d: path([[middles[i], 34],
       [x(value), box.top], [x(value), box.bottom]]) }));
   }
@@ -313,8 +314,8 @@ class Drawing {
   outside({ points, shown, box, plot }) {
     const below = shares(points, shown[0])[0];
     const above = 1 - shares(points, shown[1])[1];
-    say(this.left, below > 1e-9 ? `${percent(below)} lie below` : "");
-    say(this.right, above > 1e-9 ? `${percent(above)} above` : "");
+    write(this.left, below > 1e-9 ? `${percent(below)} lie below` : "");
+    write(this.right, above > 1e-9 ? `${percent(above)} above` : "");
     set(this.left, { x: 0, y: plot.height - 8 });
     set(this.right, { x: box.right, y: plot.height - 8 });
   }

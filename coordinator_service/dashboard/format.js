@@ -45,6 +45,9 @@ export function formatted(x, way, options) {
     .replace(MINUS, "−");
 }
 
+/** Of ten, in a number that is not 0: -2 in 0.0123. */
+export const power = (x) => Number(x.toExponential().split("e")[1]);
+
 /** How many: 2,340,000. */
 export function count(n) {
   return given(n) ? whole.format(n) : NOTHING;

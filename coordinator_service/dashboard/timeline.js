@@ -15,9 +15,10 @@
 
 import { DOWN, UP, atMost, count, counted, time } from "./format.js";
 import {
-  Axis, Plot, Several, calm, clamp, html, inside, part, path, roomy, say, set, svg, telling, ticks,
+  Axis, Plot, Several, calm, clamp, html, inside, part, path, roomy, set, svg, telling, ticks,
   wide,
 } from "./chart.js";
+import { write } from "./written.js";
 
 const RANGES = [
   { last_s: 300, step_s: 1, words: "5 minutes" },
@@ -228,7 +229,7 @@ export class Timeline {
   }
 
   hide(isEmpty) {
-    say(this.plot.empty, isEmpty ? "No values yet" : "");
+    write(this.plot.empty, isEmpty ? "No values yet" : "");
     this.drawing.hide(isEmpty);
     const visibility = isEmpty ? "hidden" : "";
     this.plot.readout.style.visibility = this.note.style.visibility = visibility;
@@ -342,12 +343,12 @@ class Readout {
     const value = (x, way) => (x === null ? null : telling(x, ...shown, way));
     const band = proven(value(moment.low, DOWN), value(moment.high, UP));
     const certificate = atMost(moment.rank_error);
-    say(this.at, time(at));
-    say(this.median, value(moment.median));
-    say(this.proven, band);
-    say(this.certificate, certificate);
-    say(this.count, count(moment.count));
-    say(this.state, moment.complete ? "" : "not complete");
+    write(this.at, time(at));
+    write(this.median, value(moment.median));
+    write(this.proven, band);
+    write(this.certificate, certificate);
+    write(this.count, count(moment.count));
+    write(this.state, moment.complete ? "" : "not complete");
     this.words = `${time(at)}, median ${value(moment.median)}, proven ${band}, `
       + `certificate ${certificate}, ${counted(moment.count, "value")}`
       + (moment.complete ? "" : ", not complete");
@@ -393,7 +394,7 @@ class Drawing {
     this.ground(chart, moments, to);
     this.rows.show(chart.values.at.map((one, i) => ({ px: y(one), words: chart.values.words[i] })),
       [left, right]);
-    say(this.base, chart.values.base);
+    write(this.base, chart.values.base);
     const marks = timeTicks(from, to, clamp(Math.round((right - left) / 80), 3, 12));
     this.times.show(marks.map(({ at, words }) => ({ px: x(at),
       middle: inside(x(at), words, 0, right + 10), words })), [bottom, bottom + 4]);

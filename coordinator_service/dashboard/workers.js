@@ -1,7 +1,7 @@
 // The workers of a stream: one row for each source, updated in place.
 //
-// On a narrow page a row is laid out as a card, and each of its cells says what it is. Some browsers
-// forget that a table so laid out is one: so roles say it.
+// On a narrow page a row is laid out as a card, and each of its cells says what it is. Some
+// browsers forget that a table so laid out is one: so roles say it.
 //
 // Rows stay where they are while somebody points at them, or reads them by keyboard: the order that
 // is asked for comes back as soon as nobody does.
