@@ -134,7 +134,7 @@ export class Distribution {
     this.values = ticks(...this.shown, clamp(Math.round(width / 85), 5, 12));
     const [top, bottom] = [LABELS_PX, height - (this.values.base ? 60 : 44)];
     const floor = top + (bottom - top) * DENSITY;
-    this.box = { left: 50, right: width - 12, top, floor, upper: floor + 24, bottom };
+    this.box = { left: 54, right: width - 12, top, floor, upper: floor + 24, bottom };
     const { left, right, upper } = this.box;
     this.x = (value) => left + clamp(part(value, ...this.shown), -2, 3) * (right - left);
     this.y = (share) => bottom - share * (bottom - upper);

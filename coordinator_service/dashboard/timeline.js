@@ -7,8 +7,8 @@
 //
 // What is shown is chosen by time, not by extremes: the median's range is where it was for all but
 // a twentieth of the time at either end, unless all of it is not much wider; the band's, all but a
-// tenth. So a wild first second does not flatten the minutes after it. Words say where the median
-// itself is cut. The range stays as it is until it no longer fits.
+// tenth, and all of what is so now. So a wild first second does not flatten the minutes after it.
+// Words say where the median itself is cut. The range stays as it is until it no longer fits.
 //
 // Times are the coordinator's. A browser's clock that is behind moves the edge with each answer;
 // one that is ahead shows when answers keep arriving from long ago: see skew().
@@ -91,8 +91,9 @@ export function fit(moments, from, to) {
   const usual = middle(held("median"), MEDIANS_CUT);
   const isClose = most[1] / WIDER - most[0] / WIDER <= usual[1] - usual[0];
   const bands = [...middle(held("low"), BANDS_CUT), ...middle(held("high"), BANDS_CUT)];
-  const all = [...(isClose ? most : usual), medians.at(-1), ...bands]
-    .filter((x) => x !== undefined);
+  const now = moments.at(-1);
+  const all = [...(isClose ? most : usual), now.median, now.low, now.high, ...bands]
+    .filter((x) => x !== undefined && x !== null);
   return roomy(Math.min(...all), Math.max(...all));
 }
 
