@@ -159,6 +159,15 @@ def test_who_is_gone_has_no_allowance_to_use_up(page: Page, coordinator: Service
     expect(said(page, "repaired")).to_be_hidden()
 
 
+def test_what_is_proven_now_is_never_cut(page: Page, coordinator: Service) -> None:
+    open_at(page, coordinator)
+    fit = "async (moments) => (await import('./dashboard/timeline.js')).fit(moments, 0, 300)"
+    calm = {"at": 0, "median": 5, "low": 4, "high": 6}
+    wide = {"at": 299, "median": 5, "low": 1, "high": 9}
+    assert page.evaluate(fit, [calm, wide]) == [1, 9]
+    assert page.evaluate(fit, [wide | {"at": 0}, calm | {"at": 1}]) == [4, 6]
+
+
 def test_a_young_stream_says_that_shipping_all_would_be_cheaper(
     page: Page, coordinator: Service
 ) -> None:
