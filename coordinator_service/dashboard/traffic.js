@@ -29,9 +29,7 @@ export function showTraffic(sources) {
   show(element("young"), sent > raw);
   write(element("deltas"), count(deltas));
   write(element("each"), deltas ? bytes(sent / deltas) : "–");
-  const causes = tally(sources);
-  show(element("repaired"), causes.has("repair"));
-  showCauses(causes);
+  showCauses(tally(sources));
 }
 
 function tally(sources) {
