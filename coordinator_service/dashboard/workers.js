@@ -12,6 +12,7 @@ import { element, made, mark, place, show, write } from "./written.js";
 const SHOWN = 100; // more only if somebody asks for them
 const STATES = ["silent", "live", "retired", "gone"]; // what needs somebody comes first
 
+const hovers = matchMedia("(hover: hover)");
 const short = (title) => title.split(",")[0];
 const share = (part, whole) => (whole > 0 ? part / whole : 0);
 const orLast = (x) => x ?? -Infinity;
@@ -144,7 +145,8 @@ export class Workers {
 
 /** Whether somebody points at a row, or scrolls through them by keyboard. */
 function isRead() {
-  return element("rows").matches(":hover") || element("rows-scroll").matches(":focus-visible");
+  const pointed = hovers.matches ? ":hover" : ":active"; // a finger that has gone still hovers
+  return element("rows").matches(pointed) || element("rows-scroll").matches(":focus-visible");
 }
 
 function inOrder(body, rows) {
