@@ -5,6 +5,7 @@ is ever heard of them.
 """
 
 import re
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -156,7 +157,6 @@ def test_who_is_gone_has_no_allowance_to_use_up(page: Page, coordinator: Service
     expect(gone.locator(".of-shift .bar")).to_be_hidden()
     expect(silent.locator(".of-shift .bar")).to_be_visible()
     expect(said(page, "young")).to_be_hidden()
-    expect(said(page, "repaired")).to_be_hidden()
 
 
 def test_what_is_proven_now_is_never_cut(page: Page, coordinator: Service) -> None:
@@ -177,7 +177,9 @@ def test_a_young_stream_says_that_shipping_all_would_be_cheaper(
     assert numbers(said(page, "sent-share").inner_text())[0] > 100
 
 
-def test_what_was_lost_may_be_missing_in_the_traffic(tmp_path: Path, browser: Browser) -> None:
+def test_what_a_coordinator_forgot_is_on_neither_side_of_the_traffic(
+    tmp_path: Path, browser: Browser
+) -> None:
     with Processes(tmp_path) as processes, a_page(browser) as page:
         coordinator = processes.coordinator(epsilon=EPSILON)
         until(lambda: coordinator.is_up, "the coordinator is up")
@@ -186,8 +188,44 @@ def test_what_was_lost_may_be_missing_in_the_traffic(tmp_path: Path, browser: Br
         coordinator = processes.coordinator(epsilon=EPSILON)
         until(lambda: coordinator.is_up, "it is back, and knows nothing")
         tell(coordinator, outboxes["one"], [1])
+        tell(coordinator, outboxes["one"], [2, 3])
         open_at(page, coordinator)
-        expect(said(page, "repaired")).to_be_visible()
+        expect(said(page, "count")).to_have_text(f"{len(NORMAL) + 3:,}")
+        expect(said(page, "raw")).to_have_text("16 B")
+        expect(said(page, "kept")).to_contain_text(
+            "Kept in memory: what workers that are gone told"
+        )
+
+
+def test_who_is_silent_is_named_and_how_to_retire_him_is_said(
+    page: Page, coordinator: Service
+) -> None:
+    name = "o'hara; rm -rf"
+    give(coordinator, "named", **{name: NORMAL})
+    open_at(page, coordinator, stream="named")
+    expect(said(page, "notice-words")).to_contain_text(name)
+    expect(said(page, "between")).to_contain_text("Of what is counted, certainly between")
+    command = said(page, "retire").inner_text()
+    subprocess.run(["bash", "-c", command], check=True, capture_output=True, timeout=30)  # noqa: S603, S607  as a reader would
+    until(lambda: states(coordinator)[name] == "retired", "it is retired")
+    expect(page.locator("#rows tr", has_text=name)).to_contain_text("retired")
+
+
+def states(coordinator: Service) -> dict[str, str]:
+    found = coordinator.get("/workers", stream="named")["workers"]
+    return {one["worker"]: one["state"] for one in found}
+
+
+def test_where_all_have_said_goodbye_the_page_says_that_nobody_counts(
+    page: Page, coordinator: Service
+) -> None:
+    outboxes = give(coordinator, "over", one=NORMAL)
+    until(lambda: coordinator.is_ready, "it has listened")
+    outboxes["one"].goodbye()
+    settle(coordinator, outboxes["one"])
+    open_at(page, coordinator, stream="over")
+    expect(said(page, "notice-title")).to_have_text("Nobody is live.")
+    expect(said(page, "notice-help")).to_be_hidden()
 
 
 def test_rows_stay_where_they_are_while_somebody_points_at_them(

@@ -5,7 +5,24 @@ import { element, mark, place, write } from "./written.js";
 
 const SAID_EVERY_MS = 30_000;
 const [SIX, MOST] = [6, 16]; // digits: mostly, and about as many as a float64 has
+const RATE_S = 10; // values a second, of the last so many seconds
 let said_at = -Infinity;
+let counts = [];
+
+/** Another stream: what was counted of the last one is no beginning of this one. */
+export function forget() {
+  counts = [];
+}
+
+/** How fast values come; nothing while none do. */
+export function showRate() {
+  const now = performance.now() / 1000;
+  const first = counts.findLastIndex(({ at }) => at <= now - RATE_S);
+  counts = counts.slice(Math.max(0, first));
+  const [before, last] = [counts.at(0), counts.at(-1)];
+  const more = last ? (last.count - before.count) / Math.max(1, Math.min(RATE_S, now - before.at)) : 0;
+  write(element("rate"), more >= 1 ? `${count(more)} a second` : "");
+}
 
 export function showAnswer(answer) {
   mark(element("answer"), "data-complete", answer.complete);
@@ -13,6 +30,8 @@ export function showAnswer(answer) {
   write(element("between"), between(answer));
   showBracket(answer);
   write(element("count"), count(answer.count));
+  counts.push({ at: performance.now() / 1000, count: answer.count });
+  showRate();
   showWorkers(answer.workers);
   showCertificate(answer);
   sayNowAndThen(answer);
@@ -41,9 +60,10 @@ function between(answer) {
   if (low === null && high === null) return "Nothing bounds it yet.";
   if (low !== null && low === high) return `Certainly ${number(low, NEAREST, 15)}`;
   const [least, most] = [steady(low, DOWN, digits(answer)), steady(high, UP, digits(answer))];
-  if (low === null) return `Certainly no more than ${most}`;
-  if (high === null) return `Certainly no less than ${least}`;
-  return `Certainly between ${least} and ${most}`;
+  const surely = answer.complete ? "Certainly" : "Of what is counted, certainly";
+  if (low === null) return `${surely} no more than ${most}`;
+  if (high === null) return `${surely} no less than ${least}`;
+  return `${surely} between ${least} and ${most}`;
 }
 
 function showBracket({ median, low, high, exact }) {

@@ -7,6 +7,8 @@
 // one before, and at most what is proven at the one after, as it never falls. That is the band. The
 // cursor reads points only, so what it says is proven.
 //
+// A mark stands in a stripe, from where to where the true quantile may certainly lie.
+//
 // Above, the mass of equal bins. A value that alone has as much as half a bin of an even spread
 // stands apart as a spike; where it would flatten all else it is cut, and its share written beside.
 // What is shown is the middle 99 %, and the marks, or all of it where that is not much wider; words
@@ -93,8 +95,8 @@ const off = (error) => `± ${atMost(error && Math.max(error, 1e-5))}`;
 
 /** What is marked: the quantiles that have a value. */
 function marked(quantiles) {
-  return (quantiles?.quantiles ?? []).filter(({ value }) => value !== null).map(({ q, value }) => ({
-    name: q === 0.5 ? "median" : `p${Number((q * 100).toPrecision(12))}`, value }));
+  return (quantiles?.quantiles ?? []).filter(({ value }) => value !== null).map((found) => ({
+    ...found, name: found.q === 0.5 ? "median" : `p${Number((found.q * 100).toPrecision(12))}` }));
 }
 
 export class Distribution {
@@ -206,6 +208,7 @@ class Drawing {
     this.band = svg(back, "path", { class: "band" });
     this.bars = svg(back, "path", { class: "bars" });
     this.spikes = new Several(() => svg(back, "line", { class: "spike" }));
+    this.spans = new Several(() => svg(back, "rect", { class: "span" }));
     this.rows = new Axis(front, "left");
     this.below = new Axis(front, "bottom");
     this.floor = svg(front, "line", { class: "floor" });
@@ -307,6 +310,10 @@ class Drawing {
     const y = fits ? 14 : 29;
     this.names.show(marks, (text, { name }, i) => write(set(text, { x: middles[i], y }), name));
     this.values.show(marks, (text, _, i) => write(set(text, { x: middles[i], y: 29 }), words[i]));
+    this.spans.show(marks, (span, { low, high }) => {
+      const [from, to] = [low === null ? box.left : x(low), high === null ? box.right : x(high)];
+      set(span, { x: from, y: box.top, width: Math.max(0, to - from), height: box.bottom - box.top });
+    });
     this.leaders.show(marks, (line, { value }, i) => set(line, { d: path([[middles[i], 34],
       [x(value), box.top], [x(value), box.bottom]]) }));
   }

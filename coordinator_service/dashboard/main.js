@@ -7,10 +7,10 @@
 // What comes late, of another stream than the one looked at now, is dropped.
 
 import { look, looked } from "./address.js";
-import { say, showAnswer } from "./answer.js";
+import { forget, say, showAnswer, showRate } from "./answer.js";
 import { Repeated, ask } from "./asking.js";
 import { Distribution } from "./distribution.js";
-import { count, lasting } from "./format.js";
+import { count, counted, lasting, time } from "./format.js";
 import { Live } from "./live.js";
 import { Timeline } from "./timeline.js";
 import { showTraffic } from "./traffic.js";
@@ -27,7 +27,15 @@ const NOT_YET = [
   "The coordinator has just started, and listens for three heartbeats to know who is there.",
 ];
 
+const NOBODY = [
+  "calm",
+  "Nobody is live.",
+  "All workers have said goodbye, or were retired: this is all that they counted.",
+];
+const NAMED = 3; // silent workers, of more the others are a number
+
 let stream = null;
+let silent = []; // their names, as the table has them
 let answer = null; // the newest
 let drawn_as_of = null; // of the answer that the distribution was drawn of
 let state = { name: "connecting", why: "", code: "" };
@@ -51,8 +59,7 @@ function onAnswer(found) {
   timeline.add(answer);
   showWhatThereIs();
   showNotice();
-  const title = answer.median === null ? "" : `${element("median").textContent} · `;
-  write(document.querySelector("title"), `${title}${stream}`);
+  showTitle();
   if (isFirst) askNow();
 }
 
@@ -63,11 +70,19 @@ function onState(next) {
   showState();
 }
 
+function showTitle() {
+  const median = answer?.median == null ? "" : `${element("median").textContent} · `;
+  const isStale = answer !== null && state.name !== "live";
+  write(document.querySelector("title"), `${isStale ? "Not live · " : ""}${median}${stream}`);
+}
+
 function stateChanged() {
   const isLive = state.name === "live";
   timeline.live = isLive;
   mark(document.body, "data-live", isLive || answer === null);
+  showTitle();
   if (isLive) {
+    showKept();
     loadHistory(); // what was missed meanwhile is in there
     askNow();
   }
@@ -83,6 +98,15 @@ function showState() {
   write(element("state-words"), isUnknown ? "Waiting for it" : words);
   showWhatThereIs();
   showNotice();
+  showRate();
+}
+
+/** Since when, and where, the coordinator knows what it shows. */
+async function showKept() {
+  const { started, storage } = await ask("health").catch(() => ({}));
+  const since = started ? time(Date.parse(started) / 1000) : "";
+  write(element("kept"), storage === "disk" ? `Kept on disk; running since ${since}.`
+    : `Kept in memory: what workers that are gone told before ${since} is not here.`);
 }
 
 /** What is wrong, the worst of it: not live, no such stream, not complete. */
@@ -92,14 +116,23 @@ function showNotice() {
   mark(element("notice"), "data-kind", kind);
   write(element("notice-title"), title);
   write(element("notice-words"), words);
+  const [gone] = title === "Not complete." ? silent : [];
+  show(element("notice-help"), gone !== undefined);
+  if (gone !== undefined) write(element("retire"), retiring(gone));
+}
+
+/** A name is put into an address, and that into quotes, which it may contain. */
+function retiring(name) {
+  const path = `workers/${encodeURIComponent(name).replaceAll("'", "%27")}/retire`;
+  return `curl -X POST '${new URL(path, location.href.split("?")[0])}'`;
 }
 
 function trouble() {
   if (state.code === "unknown_stream") return null; // the page below says it
   if (state.name === "away") return ["bad", "Not live.", awayWords()];
-  if (!answer?.count || answer.complete) return null;
-  const { silent } = answer.workers;
-  return silent ? ["warn", "Not complete.", silentWords(silent)] : NOT_YET;
+  if (!answer?.count) return null;
+  if (answer.complete) return answer.workers.live ? null : NOBODY;
+  return answer.workers.silent ? ["warn", "Not complete.", silentWords()] : NOT_YET;
 }
 
 function awayWords() {
@@ -107,9 +140,13 @@ function awayWords() {
   return `${sentence(state.why)} This page goes on trying.${numbers}`;
 }
 
-function silentWords(silent) {
-  const which = silent === 1 ? "One worker is silent" : `${count(silent)} workers are silent`;
-  return `${which}, and may have values that are not counted here.`;
+function silentWords() {
+  const many = answer.workers.silent;
+  const named = silent.slice(0, many > NAMED ? NAMED - 1 : NAMED);
+  const rest = many - named.length;
+  const others = rest ? [named.length ? `${count(rest)} more` : counted(rest, "worker")] : [];
+  const which = [...named, ...others].join(", ").replace(/, ([^,]*)$/, " and $1");
+  return `${which} ${many === 1 ? "is" : "are"} silent, and may have values that are not counted.`;
 }
 
 function sentence(words) {
@@ -139,7 +176,8 @@ function looking() {
   timeline.range = range;
   if (wanted.stream === stream) return isOther ? loadHistory() : undefined;
   stream = wanted.stream;
-  [answer, drawn_as_of] = [null, null];
+  [answer, drawn_as_of, silent] = [null, null, []];
+  forget();
   write(element("stream-name"), stream);
   write(element("command"), command());
   mark(document.body, "data-blank", true);
@@ -177,8 +215,10 @@ async function askWorkers() {
   const found = await ask("workers", { stream });
   if (asked_of !== stream) return;
   const sources = found.workers.filter((source) => source.stream === stream);
+  silent = sources.filter((source) => source.state === "silent").map((source) => source.worker);
   workers.show(sources);
   showTraffic(sources);
+  showNotice();
 }
 
 async function askSpread() {

@@ -29,7 +29,7 @@ const COLUMNS = ["at", "median", "low", "high", "rank_error", "count", "complete
 const MEDIANS_CUT = 0.05; // of the time, at either end
 const BANDS_CUT = 0.1;
 const WIDER = 3; // all is shown if it is at most so many times what is left after the cut
-const SHOWN_MIN = 0.2; // of a range, however young the stream is
+const SHOWN_S_MIN = 60; // of a range, however young the stream is
 const NEAR_PX = 12;
 const TICK_MS = 1000;
 const AHEAD_S = 10; // answers are told within a heartbeat of their making, mostly
@@ -226,7 +226,7 @@ export class Timeline {
   /** As far back as is asked for; of a young stream as far as it goes. */
   start(to) {
     const first = this.moments[0]?.at ?? to;
-    return Math.max(to - this.range, Math.min(first, to - this.range * SHOWN_MIN));
+    return Math.max(to - this.range, Math.min(first, to - SHOWN_S_MIN));
   }
 
   hide(isEmpty) {

@@ -5,14 +5,14 @@ import { element, made, mark, place, show, write } from "./written.js";
 
 // By `Cause` in shared/outbox.py, the most telling first.
 const CAUSES = {
-  shift: "The values moved: the allowance was used up.",
-  patience: "Many values had come that were not told.",
-  linger: "Nothing came for a while, and a rest was not told yet.",
-  heartbeat: "Nothing was to be said, and that was said.",
-  echo: "The coordinator waited for its number, to know who is live.",
-  flush: "Somebody asked for it.",
-  repair: "The coordinator held another picture than was thought.",
-  goodbye: "The worker stopped in order.",
+  shift: "Its values came to look different, by as much as it may keep to itself.",
+  patience: "It had taken as many new values as it may keep to itself.",
+  linger: "No more came for a while, so it told the rest.",
+  heartbeat: "It had nothing to tell, and gave a sign of life.",
+  echo: "It answered the coordinator, to be listed as live.",
+  flush: "Somebody asked it to tell all it had.",
+  repair: "It told all anew, after a restart of either, or a loss.",
+  goodbye: "It was stopped in good order.",
 };
 
 const rows = new Map();
