@@ -1,6 +1,6 @@
 // What was sent, beside what the users sent to the workers: the sums over all sources of a stream.
 
-import { bytes, count, percent } from "./format.js";
+import { bytes, count, counted, percent } from "./format.js";
 import { element, made, mark, place, show, write } from "./written.js";
 
 // By `Cause` in shared/outbox.py, the most telling first.
@@ -26,8 +26,8 @@ export function showTraffic(sources) {
   write(element("raw"), bytes(raw));
   place(element("sent-bar"), sent / most);
   place(element("raw-bar"), raw / most);
-  show(element("young"), sent > raw);
-  write(element("deltas"), count(deltas));
+  show(element("young"), raw > 0 && sent > raw);
+  write(element("deltas"), counted(deltas, "delta"));
   write(element("each"), deltas ? bytes(sent / deltas) : "–");
   showCauses(tally(sources));
 }
