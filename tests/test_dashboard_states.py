@@ -20,8 +20,8 @@ from shared.digest import Digest
 from shared.outbox import Outbox
 from shared.protocol import Receipt, Source, digest_error_for, pack_request, unpack_response
 from tests.browser import a_page, chromium, needs_chromium
-from tests.processes import Processes, Service, until
-from tests.test_dashboard import EPSILON, MSGPACK, numbers, open_at, rows, said
+from tests.processes import SOON_S, Processes, Service, until
+from tests.test_dashboard import AWAY, EPSILON, MSGPACK, numbers, open_at, rows, said
 
 pytestmark = needs_chromium
 
@@ -177,23 +177,30 @@ def test_a_young_stream_says_that_shipping_all_would_be_cheaper(
     assert numbers(said(page, "sent-share").inner_text())[0] > 100
 
 
-def test_what_a_coordinator_forgot_is_on_neither_side_of_the_traffic(
+def test_what_a_coordinator_forgot_is_missed_and_on_neither_side_of_the_traffic(
     tmp_path: Path, browser: Browser
 ) -> None:
-    with Processes(tmp_path) as processes, a_page(browser) as page:
+    with Processes(tmp_path) as processes, a_page(browser, troubles=AWAY) as page:
         coordinator = processes.coordinator(epsilon=EPSILON)
         until(lambda: coordinator.is_up, "the coordinator is up")
-        outboxes = give(coordinator, "default", one=NORMAL)
+        outboxes = give(coordinator, "default", gone=NORMAL, stays=NORMAL)
+        open_at(page, coordinator)
+        expect(said(page, "count")).to_have_text(f"{2 * len(NORMAL):,}")
         coordinator.stop()
         coordinator = processes.coordinator(epsilon=EPSILON)
         until(lambda: coordinator.is_up, "it is back, and knows nothing")
-        tell(coordinator, outboxes["one"], [1])
-        tell(coordinator, outboxes["one"], [2, 3])
-        open_at(page, coordinator)
-        expect(said(page, "count")).to_have_text(f"{len(NORMAL) + 3:,}")
+        tell(coordinator, outboxes["stays"], [1])
+        tell(coordinator, outboxes["stays"], [2, 3])
+        outboxes["stays"].goodbye()
+        settle(coordinator, outboxes["stays"])
+        expect(said(page, "count")).to_have_text(f"{len(NORMAL) + 3:,}", timeout=1000 * SOON_S)
         expect(said(page, "raw")).to_have_text("16 B")
         expect(said(page, "kept")).to_contain_text(
             "Kept in memory: what workers that are gone told"
+        )
+        expect(said(page, "notice-title")).to_have_text("Values are missing.")
+        expect(said(page, "notice-words")).to_contain_text(
+            f"told it of {len(NORMAL) - 3:,} are gone"
         )
 
 

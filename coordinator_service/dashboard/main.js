@@ -36,6 +36,7 @@ const NAMED = 3; // silent workers, of more the others are a number
 
 let stream = null;
 let silent = []; // their names, as the table has them
+let most = 0; // values that were counted at once while this page looked
 let answer = null; // the newest
 let drawn_as_of = null; // of the answer that the distribution was drawn of
 let state = { name: "connecting", why: "", code: "" };
@@ -54,6 +55,7 @@ const repeated = [askWorkers, askSpread].map((act) => new Repeated(act));
 function onAnswer(found) {
   const isFirst = answer === null;
   answer = found;
+  most = Math.max(most, found.count);
   mark(document.body, "data-blank", false);
   showAnswer(answer);
   timeline.add(answer);
@@ -130,6 +132,7 @@ function retiring(name) {
 function trouble() {
   if (state.code === "unknown_stream") return null; // the page below says it
   if (state.name === "away") return ["bad", "Not live.", awayWords()];
+  if (answer?.complete && answer.count < most) return ["warn", "Values are missing.", missingWords()];
   if (!answer?.count) return null;
   if (answer.complete) return answer.workers.live ? null : NOBODY;
   return answer.workers.silent ? ["warn", "Not complete.", silentWords()] : NOT_YET;
@@ -138,6 +141,11 @@ function trouble() {
 function awayWords() {
   const numbers = answer === null ? "" : " The numbers below are the last that were heard.";
   return `${sentence(state.why)} This page goes on trying.${numbers}`;
+}
+
+function missingWords() {
+  return `${counted(most, "value")} were counted before the coordinator was started anew. It has`
+    + ` forgotten ${count(most - answer.count)}, and those that told it of them are gone.`;
 }
 
 function silentWords() {
@@ -176,7 +184,7 @@ function looking() {
   timeline.range = range;
   if (wanted.stream === stream) return isOther ? loadHistory() : undefined;
   stream = wanted.stream;
-  [answer, drawn_as_of, silent] = [null, null, []];
+  [answer, drawn_as_of, silent, most] = [null, null, [], 0];
   forget();
   write(element("stream-name"), stream);
   write(element("command"), command());
