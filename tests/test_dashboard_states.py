@@ -200,7 +200,7 @@ def test_what_a_coordinator_forgot_is_missed_and_on_neither_side_of_the_traffic(
         )
         expect(said(page, "notice-title")).to_have_text("Values are missing.")
         expect(said(page, "notice-words")).to_contain_text(
-            f"told it of {len(NORMAL) - 3:,} are gone"
+            f"forgotten {len(NORMAL) - 3:,}, and those"
         )
 
 
