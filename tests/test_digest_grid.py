@@ -7,6 +7,9 @@ from shared.digest import Digest
 from tests.exact import check_digest
 from tests.streams import STREAMS
 
+# Sampled at length, for what is computed: of the code it reaches nothing that other tests do not.
+pytestmark = pytest.mark.no_cover
+
 RANK_ERRORS = (0.05, 0.01, 0.001)
 BATCHES = {1: 3_000, 7: 14_000, 1_000: 150_000, 20_000: 1_000_000}  # size: values in all
 
