@@ -13,8 +13,9 @@ count that moved by more than a little. What is little, the answer itself says: 
 
 A listener holds one event, the newest that he was not sent yet. So who reads slowly misses some,
 and nothing piles up for him. Who does not read at all is let go by the server, as from any other
-connection. A look rests ten times as long as it took: with ten thousand rows, an answer takes tens
-of milliseconds. When the service is told to stop, streams end, as they would hold that up.
+connection. A look rests ten times as long as it took, five seconds at most: with ten thousand rows,
+an answer takes tens of milliseconds. When the service is told to stop, streams end, as they would
+hold that up.
 """
 
 import asyncio
