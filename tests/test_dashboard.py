@@ -41,7 +41,11 @@ EPSILON = 0.01
 PHONE = {"width": 320, "height": 640}
 MSGPACK = {"content-type": "application/msgpack"}
 HOSTILE = "<img src=x onerror=alert(1)>"
-AWAY = "ERR_CONNECTION_REFUSED|ERR_CONNECTION_RESET|ERR_INCOMPLETE_CHUNKED|ERR_EMPTY_RESPONSE"
+# What Chromium says of a connection that there is not, or that ends, wherever in a response.
+AWAY = (
+    r"net::ERR_(CONNECTION_\w+|SOCKET_NOT_CONNECTED|INCOMPLETE_CHUNKED_ENCODING|EMPTY_RESPONSE"
+    r"|CONTENT_LENGTH_MISMATCH)\b"
+)
 SOURCES = 300
 
 # Each text that is seen and has too little contrast with its ground, by WCAG 2.2, 1.4.3 (AA).
@@ -476,6 +480,7 @@ def test_a_coordinator_that_comes_back_is_live_again_by_itself(
 
         def begin_again() -> None:
             system.coordinator.tell(signal.SIGKILL)
+            assert system.coordinator.ended() == -signal.SIGKILL
             expect(said(page, "state")).to_contain_text("Not live")
             expect(said(page, "notice")).to_contain_text("the last that were heard")
             assert page.evaluate(TOO_FAINT)["faint"] == []

@@ -146,6 +146,14 @@ def test_where_all_that_is_possible_is_one_value_it_is_certain(
     expect(said(page, "bracket")).to_be_hidden()
 
 
+def test_what_is_certain_is_shown_to_the_last_of_its_digits(
+    page: Page, coordinator: Service
+) -> None:
+    give(coordinator, "fine", one=[1_700_000_000.25, 1_700_000_000.5, 1_700_000_001])
+    open_at(page, coordinator, stream="fine")
+    expect(said(page, "median")).to_have_text("1,700,000,000.5")
+
+
 def test_who_is_gone_has_no_allowance_to_use_up(page: Page, coordinator: Service) -> None:
     outboxes = give(coordinator, "left", stays=NORMAL, goes=NORMAL)
     outboxes["goes"].goodbye()
@@ -207,7 +215,7 @@ def test_what_a_coordinator_forgot_is_missed_and_on_neither_side_of_the_traffic(
 def test_who_is_silent_is_named_and_how_to_retire_him_is_said(
     page: Page, coordinator: Service
 ) -> None:
-    name = "o'hara; rm -rf"
+    name = "o'hara, rm; -rf"
     give(coordinator, "named", **{name: NORMAL})
     open_at(page, coordinator, stream="named")
     expect(said(page, "notice-words")).to_contain_text(name)

@@ -4,7 +4,8 @@ import { DOWN, NEAREST, UP, atMost, count, counted, number, power, steady } from
 import { element, mark, place, write } from "./written.js";
 
 const SAID_EVERY_MS = 30_000;
-const [SIX, MOST] = [6, 16]; // digits: mostly, and about as many as a float64 has
+// Digits: mostly, where no less is certain, and about as many as a float64 has.
+const [SIX, CERTAIN, MOST] = [6, 15, 16];
 const RATE_S = 10; // values a second, of the last so many seconds
 let said_at = -Infinity;
 let counts = [];
@@ -20,8 +21,9 @@ export function showRate() {
   const first = counts.findLastIndex(({ at }) => at <= now - RATE_S);
   counts = counts.slice(Math.max(0, first));
   const [before, last] = [counts.at(0), counts.at(-1)];
-  const more = last ? (last.count - before.count) / Math.max(1, Math.min(RATE_S, now - before.at)) : 0;
-  write(element("rate"), more >= 1 ? `${count(more)} a second` : "");
+  const rate = last ? (last.count - before.count) / Math.max(1, Math.min(RATE_S, now - before.at))
+    : 0;
+  write(element("rate"), rate >= 1 ? `${count(rate)} a second` : "");
 }
 
 export function showAnswer(answer) {
@@ -39,7 +41,8 @@ export function showAnswer(answer) {
 
 function showMedian(answer) {
   const { median, exact, low, high } = answer;
-  const told = exact || low === high ? number(median) : steady(median, NEAREST, digits(answer));
+  const told = exact || low === high ? number(median, NEAREST, CERTAIN)
+    : steady(median, NEAREST, digits(answer));
   write(element("median"), told);
   mark(element("median"), "title", median);
   // As large as there is room; in steps, so that it keeps its size while it changes.
@@ -58,7 +61,7 @@ function between(answer) {
   if (median === null) return "";
   if (exact) return "Exact: no acknowledged value could make it another";
   if (low === null && high === null) return "Nothing bounds it yet.";
-  if (low !== null && low === high) return `Certainly ${number(low, NEAREST, 15)}`;
+  if (low !== null && low === high) return `Certainly ${number(low, NEAREST, CERTAIN)}`;
   const [least, most] = [steady(low, DOWN, digits(answer)), steady(high, UP, digits(answer))];
   const surely = answer.complete ? "Certainly" : "Of what is counted, certainly";
   if (low === null) return `${surely} no more than ${most}`;

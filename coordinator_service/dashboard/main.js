@@ -32,6 +32,7 @@ const NOBODY = [
   "Nobody is live.",
   "All workers have said goodbye, or were retired: this is all that they counted.",
 ];
+const LIST = new Intl.ListFormat("en");
 const NAMED = 3; // silent workers, of more the others are a number
 
 let stream = null;
@@ -153,7 +154,7 @@ function silentWords() {
   const named = silent.slice(0, many > NAMED ? NAMED - 1 : NAMED);
   const rest = many - named.length;
   const others = rest ? [named.length ? `${count(rest)} more` : counted(rest, "worker")] : [];
-  const which = [...named, ...others].join(", ").replace(/, ([^,]*)$/, " and $1");
+  const which = LIST.format([...named, ...others]);
   return `${which} ${many === 1 ? "is" : "are"} silent, and may have values that are not counted.`;
 }
 
