@@ -93,6 +93,21 @@ def test_a_moment_has_all_that_the_answer_said() -> None:
     assert said["count"] == [2], "it has held since before what was asked for"
 
 
+def test_what_has_few_moments_is_told_in_the_finest_steps_however_far_back_it_goes() -> None:
+    answered, histories = Answered(), Histories()
+    histories.look("default")
+    for value in range(100):
+        answered.now += 30
+        histories.add(answered.value(float(value)))
+    said = histories.told("default", LAST_S_MAX, now=answered.now, wall=WALL)
+    assert (said["step_s"], said["count"]) == (1.0, [*range(1, 101)])
+    for value in range(300):
+        answered.now += 1
+        histories.add(answered.value(float(value)))
+    said = histories.told("default", LAST_S_MAX, now=answered.now, wall=WALL)
+    assert (said["step_s"], said["count"][0], said["count"][-1]) == (15.0, 1, 400)
+
+
 def test_without_values_there_is_no_moment() -> None:
     answered, histories = Answered(), Histories()
     histories.look("default")
