@@ -20,8 +20,7 @@ def main() -> None:
             lambda fail, stopping: create_app(
                 settings, clock=clock, wall=time.time, fail=fail, stopping=stopping, store=store
             ),
-            host=settings.host,
-            port=settings.port,
+            settings,
         )
 
 

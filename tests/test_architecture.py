@@ -55,7 +55,7 @@ HOMES = {
         "worker_service.app", "worker_service.metrics",
         "coordinator_service.app", "coordinator_service.metrics", "shared.serving.metrics",
     },
-    "uvicorn": {"shared.serving.server"},
+    "uvicorn": {"shared.serving.server", "shared.serving.connections"},
 }  # fmt: skip
 PURE = {
     "array", "bisect", "collections", "dataclasses", "enum", "functools", "hashlib", "math",

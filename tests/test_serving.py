@@ -21,11 +21,12 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 import coordinator_service.settings
 import worker_service.settings
 from shared.serving.bodies import body_of
+from shared.serving.connections import Connection
 from shared.serving.errors import Problem, answer_errors, responses
 from shared.serving.logs import JsonLines, TextLines, as_of, facts, start_logging
 from shared.serving.queries import Q, Stream, name_of
 from shared.serving.room import Place, Room
-from shared.serving.server import Connection, Server, clock, serve
+from shared.serving.server import Server, clock, serve
 from shared.serving.settings import PREFIX, ServiceSettings
 
 TOP = Path(__file__).parent.parent
@@ -464,7 +465,7 @@ def serve_with(run: Callable[[Server], None], monkeypatch: pytest.MonkeyPatch) -
     """As if the server, once it is made, ran like this."""
     monkeypatch.setattr(sys, "setswitchinterval", lambda _: None)
     monkeypatch.setattr(Server, "run", run)
-    serve(lambda _, __: FastAPI(), host="127.0.0.1", port=0)
+    serve(lambda _, __: FastAPI(), ServiceSettings(port=0))
 
 
 def test_a_server_that_was_interrupted_leaves_in_peace(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -578,7 +579,7 @@ def served(app: Endless, story: Callable[[socket.socket], Any]) -> None:
 
 
 def test_a_client_who_reads_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("shared.serving.server.STALLED_S_MAX", 0.2)
+    monkeypatch.setattr("shared.serving.connections.STALLED_S_MAX", 0.2)
     app = Endless()
 
     async def story(_: socket.socket) -> None:
@@ -589,7 +590,7 @@ def test_a_client_who_reads_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch)
 
 def test_a_client_who_reads_slowly_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
     """He has long been slower than he is spoken to when he goes by himself."""
-    monkeypatch.setattr("shared.serving.server.STALLED_S_MAX", 5.0)
+    monkeypatch.setattr("shared.serving.connections.STALLED_S_MAX", 5.0)
     app, stalls = Endless(), list[float]()
     stall = Connection.pause_writing
 
@@ -634,7 +635,7 @@ def test_of_a_long_answer_much_may_be_left_to_who_reads_slowly() -> None:
 
 def test_who_does_not_read_does_not_hold_up_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     """The server has given him up by itself, before uvicorn cancels what is under way."""
-    monkeypatch.setattr("shared.serving.server.STALLED_S_MAX", 3600)
+    monkeypatch.setattr("shared.serving.connections.STALLED_S_MAX", 3600)
     app, servers, stalled = Endless(), list[Server](), asyncio.Event()
     begun, stall = Server.startup, Connection.pause_writing
 

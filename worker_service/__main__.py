@@ -17,8 +17,7 @@ def main() -> None:
         store = open_store(settings)
         serve(
             lambda fail, _: create_app(settings, clock=clock, fail=fail, store=store),
-            host=settings.host,
-            port=settings.port,
+            settings,
         )
 
 

@@ -9,13 +9,11 @@ from contextlib import suppress
 
 import uvicorn
 from fastapi import FastAPI
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from shared.serving.connections import Connection
+from shared.serving.settings import ServiceSettings
 
 GRACE_S = 5  # for requests that are under way when the service is told to stop
-# How long a client may take nothing of what does not fit into the socket. For who reads steadily
-# the system makes room a megabyte at a time: at 40 kB/s, that is twice a minute.
-STALLED_S_MAX = 60
-ENDING_S_MAX = 0.5  # the same when the service is told to stop
 KEEP_ALIVE_S = 75  # longer than any heartbeat, so that a courier's connection stays open
 
 # How soon a thread at work lets the event loop go on. Its longest pause while a million values came
@@ -30,51 +28,6 @@ def clock() -> float:
     """Seconds that never go back, and that pass while the machine sleeps, where it can tell."""
     boottime = getattr(time, "CLOCK_BOOTTIME", None)
     return time.monotonic() if boottime is None else time.clock_gettime(boottime)
-
-
-class Connection(HttpToolsProtocol):
-    """Given up where what is said to a client piles up, and he reads nothing of it.
-
-    Of one long answer much may be left to who reads all the time, but slowly. At the end nobody
-    waits that long: who has not read the last of it by then would hold up all.
-    """
-
-    _unread: asyncio.TimerHandle | None = None
-    _ends = False
-
-    def pause_writing(self) -> None:
-        super().pause_writing()
-        self._look(STALLED_S_MAX)
-
-    def resume_writing(self) -> None:
-        super().resume_writing()
-        if not self._ends:
-            self._look_no_more()
-
-    def shutdown(self) -> None:
-        super().shutdown()
-        self._ends = True
-        self._look(ENDING_S_MAX)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        super().connection_lost(exc)
-        self._look_no_more()
-
-    def _look(self, again_s: float) -> None:
-        """Remember how much there is to be read, to see later whether that was less then."""
-        self._look_no_more()
-        left = self.transport.get_write_buffer_size()
-        self._unread = self.loop.call_later(again_s, self._looked, again_s, left)
-
-    def _looked(self, again_s: float, left: int) -> None:
-        if 0 < left <= self.transport.get_write_buffer_size():
-            self.transport.abort()
-        else:
-            self._look(again_s)
-
-    def _look_no_more(self) -> None:
-        if self._unread:
-            self._unread.cancel()
 
 
 class Server(uvicorn.Server):
@@ -95,7 +48,7 @@ class Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
-def serve(make: Make, *, host: str, port: int) -> None:
+def serve(make: Make, settings: ServiceSettings) -> None:
     """Serve what is made, with a way for it to fail; leaves with 1 if it failed.
 
     Where it cannot even start, uvicorn says why and leaves with a status of its own.
@@ -109,8 +62,8 @@ def serve(make: Make, *, host: str, port: int) -> None:
     server = Server(
         uvicorn.Config(
             make(fail, stopping),
-            host=host,
-            port=port,
+            host=settings.host,
+            port=settings.port,
             http=Connection,
             log_config=None,
             access_log=False,
