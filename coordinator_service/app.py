@@ -71,10 +71,10 @@ class App(FastAPI):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         hot = scope["type"] == "http" and scope["path"] == "/median" and scope["method"] == "GET"
-        body = None
-        if scope["type"] == "http" and scope["path"] == "/deltas":
+        body, doors = None, self.coordinator.doors
+        if scope["type"] == "http" and scope["path"] == "/deltas" and doors["push"].opens_to(scope):
             await self.coordinator.turn()
-        if hot and not scope["query_string"]:
+        if hot and not scope["query_string"] and doors["read"].opens_to(scope):
             with suppress(Exception):  # whatever it is, FastAPI's route meets it again, and says so
                 body = (await self.coordinator.answers.median("default")).body
         if body is None:
@@ -125,7 +125,8 @@ def create_app(  # noqa: PLR0913  settings, and by name what it runs on
 
 
 def reads(coordinator: Coordinator) -> APIRouter:
-    router = APIRouter(tags=["answers"])
+    door = coordinator.doors["read"]
+    router = APIRouter(tags=["answers"], dependencies=door.locks, responses=door.refusals)
     answers, asked = coordinator.answers, coordinator.metrics.asked
     long = LongAnswers(coordinator.clock)
 
@@ -231,12 +232,15 @@ def reads(coordinator: Coordinator) -> APIRouter:
 
 def writes(coordinator: Coordinator) -> APIRouter:
     router = APIRouter(tags=["workers"])
+    push, admin = coordinator.doors["push"], coordinator.doors["admin"]
 
     @router.post(
         "/deltas",
+        dependencies=push.locks,
         openapi_extra={"requestBody": {"required": True, "content": BINARY}},
         response_class=Response,
         responses=RECEIPTS
+        | push.refusals
         | responses(
             _400="not a request of deltas",
             _408="the body took too long",
@@ -261,7 +265,9 @@ def writes(coordinator: Coordinator) -> APIRouter:
 
     @router.post(
         "/workers/{name:path}/retire",
-        responses=responses(
+        dependencies=admin.locks,
+        responses=admin.refusals
+        | responses(
             _404="there is no such worker",
             _409="it is not silent",
             _422="not a name",
@@ -281,10 +287,11 @@ def writes(coordinator: Coordinator) -> APIRouter:
 
 def operations(coordinator: Coordinator) -> APIRouter:
     router = APIRouter(tags=["operations"])
+    read = coordinator.doors["read"]
 
     @router.get("/health")
-    async def get_health() -> Health:
-        """Whether it runs, what it promises, and where it keeps its rows."""
+    async def get_health(request: Request) -> Health:
+        """Whether it runs, what it promises, where it keeps its rows, and who may do what."""
         settings = coordinator.settings
         return Health(
             status="ok",
@@ -292,16 +299,22 @@ def operations(coordinator: Coordinator) -> APIRouter:
             heartbeat_s=settings.heartbeat_s,
             storage="disk" if coordinator.store else "memory",
             started=coordinator.started,
+            closed=coordinator.doors.closed_to(request),
         )
 
     @router.get("/ready", responses=responses(_503="answers are not complete; it says why"))
-    async def get_ready() -> Ready:
+    async def get_ready(request: Request) -> Ready:
         """Whether it has listened for long enough to know who is there."""
         if reason := coordinator.why_not_ready():
-            raise Problem(503, "not_ready", reason)
+            raise Problem(503, "not_ready", read.tells(request, reason))
         return Ready(ready=True)
 
-    @router.get("/metrics", response_class=PlainTextResponse)
+    @router.get(
+        "/metrics",
+        dependencies=read.locks,
+        response_class=PlainTextResponse,
+        responses=read.refusals,
+    )
     async def get_metrics() -> Response:
         """For Prometheus."""
         return Response(coordinator.metrics.text(), media_type=CONTENT_TYPE_PLAIN_0_0_4)

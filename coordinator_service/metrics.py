@@ -12,7 +12,8 @@ from coordinator_service.live import Live
 from coordinator_service.store import Store
 from shared.ledger import Ledger
 from shared.rank_shift import Estimate
-from shared.serving.metrics import OfRoom, OfStorage
+from shared.serving.doors import Doors
+from shared.serving.metrics import OfDoors, OfRoom, OfStorage
 from shared.serving.room import Room
 
 
@@ -49,12 +50,20 @@ class OfLedger(Collector):
 
 
 class Metrics:
-    def __init__(
-        self, ledger: Ledger, answers: Answers, live: Live, room: Room, store: Store | None
+    def __init__(  # noqa: PLR0913  whatever it tells of
+        self,
+        ledger: Ledger,
+        answers: Answers,
+        live: Live,
+        *,
+        room: Room,
+        doors: Doors,
+        store: Store | None,
     ) -> None:
         self.registry = registry = CollectorRegistry()
         registry.register(OfLedger(ledger, answers))
         registry.register(OfRoom("coordinator", room))
+        registry.register(OfDoors("coordinator", doors))
         if store is not None:
             registry.register(OfStorage("coordinator", store.storage))
 

@@ -1,12 +1,17 @@
 """What the operator of a coordinator may choose."""
 
+from typing import ClassVar
+
 from pydantic import Field
 
 from shared.protocol import EPSILON_MIN, HEARTBEAT_S_MAX
 from shared.serving.settings import ServiceSettings
+from shared.serving.tokens import OfFile, OfSetting, Tokens
 
 
 class Settings(ServiceSettings):
+    doors: ClassVar[tuple[str, ...]] = ("push", "read", "admin")
+
     port: int = Field(8000, ge=0, le=65535, description="port to listen on")
     epsilon: float = Field(
         0.01,
@@ -20,3 +25,11 @@ class Settings(ServiceSettings):
         le=HEARTBEAT_S_MAX,
         description="seconds after which a worker with no news says so; three without are silence",
     )
+    push_token: OfSetting = Field(
+        Tokens(), description="a worker that pushes must show it; unless set, none must"
+    )
+    push_token_file: OfFile = Field(Tokens(), description="a file with it, instead")
+    admin_token: OfSetting = Field(
+        Tokens(), description="whoever retires a worker must show it; unless set, nobody must"
+    )
+    admin_token_file: OfFile = Field(Tokens(), description="a file with it, instead")

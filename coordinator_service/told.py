@@ -176,6 +176,8 @@ class Health(Told):
     storage: str
     """`disk`, or `memory`: then what was told before it started is not here."""
     started: str
+    closed: list[str]
+    """The doors that stay closed to whoever asks this: they ask for tokens that he did not show."""
 
 
 class Ready(BaseModel):

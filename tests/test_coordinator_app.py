@@ -121,6 +121,7 @@ def test_it_is_not_ready_before_it_has_listened_and_says_so(rng: np.random.Gener
             "epsilon": 0.05,
             "heartbeat_s": 0.2,
             "storage": "memory",
+            "closed": [],
         }
 
     one_coordinator(rng, story)

@@ -21,6 +21,7 @@ from pydantic import BaseModel
 from shared.digest import Digest
 from shared.outbox import NotTaken
 from shared.serving.bodies import body_of
+from shared.serving.doors import Doors
 from shared.serving.errors import RETRY, Problem, answer_errors, by_name, not_written, responses
 from shared.serving.logs import facts
 from shared.serving.queries import NO_NAME, NO_Q, UNKNOWN, Qs, Stream, StreamOrAll, name_of, only
@@ -132,6 +133,8 @@ class Health(BaseModel):
     status: str
     worker: str
     storage: str
+    closed: list[str]
+    """The doors that stay closed to whoever asks this: they ask for tokens that he did not show."""
 
 
 class Ready(BaseModel):
@@ -181,7 +184,8 @@ class Worker:
             what = facts(file=str(store.storage.path), streams=len(lines), values=values)
             log.info("storage opened", extra=what)
         self.room = Room(requests_max=settings.requests_max, bytes_max=settings.work_bytes_max)
-        self.metrics = Metrics(self.sources, self.room, store)
+        self.doors = Doors(settings)
+        self.metrics = Metrics(self.sources, self.room, self.doors, store)
         self._decoding = asyncio.Lock()  # large bodies one by one: each takes many times its size
         self.keys = Keys(settings.idempotency_keys_max, store.keys() if store else ())
         self.courier = Courier(
@@ -354,12 +358,15 @@ def create_app(
     )
     app.state.worker = worker
     answer_errors(app)
-    app.include_router(routes(worker))
+    app.include_router(writes(worker))
+    app.include_router(reads(worker))
+    app.include_router(operations(worker))
     return app
 
 
-def routes(worker: Worker) -> APIRouter:
-    router = APIRouter()
+def writes(worker: Worker) -> APIRouter:
+    door = worker.doors["ingest"]
+    router = APIRouter(tags=["values"], dependencies=door.locks, responses=door.refusals)
 
     @router.post(
         "/values",
@@ -402,6 +409,13 @@ def routes(worker: Worker) -> APIRouter:
         with problems(worker.name):
             return await worker.flush(request, stream if stream is None else name_of(stream))
 
+    return router
+
+
+def reads(worker: Worker) -> APIRouter:
+    door = worker.doors["read"]
+    router = APIRouter(tags=["answers"], dependencies=door.locks, responses=door.refusals)
+
     @router.get(
         "/median", dependencies=[only("stream")], responses=responses(_404=UNKNOWN, _422=NO_NAME)
     )
@@ -429,19 +443,36 @@ def routes(worker: Worker) -> APIRouter:
         worker.metrics.asked("digest")
         return centroids
 
+    return router
+
+
+def operations(worker: Worker) -> APIRouter:
+    router = APIRouter(tags=["operations"])
+    read = worker.doors["read"]
+
     @router.get("/health")
-    async def get_health() -> Health:
-        """Whether it runs, and where it keeps its values."""
-        return Health(status="ok", worker=worker.name, storage="disk" if worker.store else "memory")
+    async def get_health(request: Request) -> Health:
+        """Whether it runs, where it keeps its values, and who may do what."""
+        return Health(
+            status="ok",
+            worker=worker.name,
+            storage="disk" if worker.store else "memory",
+            closed=worker.doors.closed_to(request),
+        )
 
     @router.get("/ready", responses=responses(_503="values would not be received; it says why"))
-    async def get_ready() -> Ready:
+    async def get_ready(request: Request) -> Ready:
         """Whether values are received here."""
         if reasons := worker.why_not_ready():
-            raise Problem(503, "not_ready", "; ".join(reasons))
+            raise Problem(503, "not_ready", read.tells(request, "; ".join(reasons)))
         return Ready(ready=True)
 
-    @router.get("/metrics", response_class=PlainTextResponse)
+    @router.get(
+        "/metrics",
+        dependencies=read.locks,
+        response_class=PlainTextResponse,
+        responses=read.refusals,
+    )
     async def get_metrics() -> Response:
         """For Prometheus."""
         return Response(worker.metrics.text(), media_type=CONTENT_TYPE_PLAIN_0_0_4)

@@ -59,6 +59,10 @@ class Unreached(Exception):
     """The request may have arrived or not; no response that means anything came back."""
 
 
+class TurnedAway(Unreached):
+    """The coordinator asks for a token, and this worker has not the right one."""
+
+
 @dataclass
 class Tries:
     """How often something failed in a row, and until when it rests."""
@@ -88,6 +92,7 @@ class Courier:
         self._sources, self._metrics, self._clock = sources, metrics, clock
         self._url, self._digest_rank_error = settings.coordinator_url, settings.digest_rank_error
         self._request_s_max, self._backoff_s_max = settings.request_s_max, settings.backoff_s_max
+        self._token = settings.tokens("push").header
         self._client = httpx.AsyncClient(
             transport=transport,
             trust_env=False,
@@ -179,8 +184,10 @@ class Courier:
     async def _greet(self) -> None:
         """Ask the coordinator who it is, so that a wrong address shows before the first value."""
         try:
-            content = await self._asked(httpx.Request("GET", f"{self._url}/health"))
-            epsilon, self._heartbeat_s = _greeted(content)
+            greeting = httpx.Request("GET", f"{self._url}/health", headers=self._token)
+            epsilon, self._heartbeat_s, is_closed = _greeted(await self._asked(greeting))
+            if is_closed:
+                raise self._turned_away
             self._coarse = too_coarse(self._digest_rank_error, epsilon)
         except Unreached as error:
             self._unmet = str(error)
@@ -206,6 +213,8 @@ class Courier:
         try:
             answers = await self._pushed(body, len(sending))
         except Unreached as error:
+            if isinstance(error, TurnedAway):
+                self._unmet = str(error)
             self._failed(str(error))
             return
         self._unmet = None
@@ -230,7 +239,8 @@ class Courier:
         return line.outbox.flight is None, line.last_sent
 
     async def _pushed(self, body: bytes, deltas: int) -> list[Receipt | Refusal]:
-        request = httpx.Request("POST", f"{self._url}/deltas", content=body, headers=HEADERS)
+        headers = HEADERS | self._token
+        request = httpx.Request("POST", f"{self._url}/deltas", content=body, headers=headers)
         self._metrics.sent(len(body))
         content = await self._asked(request)
         self._metrics.received(len(content))
@@ -256,9 +266,16 @@ class Courier:
             raise Unreached(f"no answer within {request_s:g} s") from None
         except httpx.HTTPError as error:
             raise Unreached(str(error) or type(error).__name__) from None
+        if response.status_code == httpx.codes.UNAUTHORIZED:
+            raise self._turned_away
         if response.status_code != httpx.codes.OK:
             raise Unreached(f"it answered with status {response.status_code}")
         return content
+
+    @property
+    def _turned_away(self) -> TurnedAway:
+        what = "is not what it asks for" if self._token else "is not set, and it asks for one"
+        return TurnedAway(f"MEDIAN_PUSH_TOKEN {what}")
 
     async def _content(self, response: httpx.Response) -> bytes:
         content = bytearray()
@@ -333,17 +350,17 @@ class Courier:
         self._tries.succeeded()
 
 
-def _greeted(health: bytes) -> tuple[float, float]:
-    """A coordinator's epsilon and heartbeat, from what it says in `GET /health`."""
+def _greeted(health: bytes) -> tuple[float, float, bool]:
+    """Of a coordinator what `GET /health` says: epsilon, heartbeat, if it would let nobody push."""
     try:
         said = json.loads(health[:HEALTH_BYTES_MAX])
     except ValueError:
         said = None
     match said:
-        case {"epsilon": float(epsilon), "heartbeat_s": float(heartbeat_s)} if (
+        case {"epsilon": float(epsilon), "heartbeat_s": float(heartbeat_s), **more} if (
             0 < epsilon < 0.5 and 0 < heartbeat_s <= HEARTBEAT_S_MAX
         ):
-            return epsilon, heartbeat_s
+            return epsilon, heartbeat_s, "push" in str(more.get("closed"))
         case _:
             raise Unreached("what listens there is no coordinator")
 

@@ -8,7 +8,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from shared.outbox import Flight
-from shared.serving.metrics import OfRoom, OfStorage
+from shared.serving.doors import Doors
+from shared.serving.metrics import OfDoors, OfRoom, OfStorage
 from shared.serving.room import Room
 from worker_service.sources import Sources
 from worker_service.store import Store
@@ -56,10 +57,11 @@ class OfSources(Collector):
 
 
 class Metrics:
-    def __init__(self, sources: Sources, room: Room, store: Store | None) -> None:
+    def __init__(self, sources: Sources, room: Room, doors: Doors, store: Store | None) -> None:
         self.registry = registry = CollectorRegistry()
         registry.register(OfSources(sources))
         registry.register(OfRoom("worker", room))
+        registry.register(OfDoors("worker", doors))
         if store is not None:
             registry.register(OfStorage("worker", store.storage))
 

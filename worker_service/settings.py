@@ -1,15 +1,18 @@
 """What the operator of a worker may choose."""
 
 import socket
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import AnyHttpUrl, Field, field_validator
 
 from shared.protocol import COARSEST, EPSILON_MIN, NAME_MAX
 from shared.serving.settings import MIB, ServiceSettings
+from shared.serving.tokens import OfFile, OfSetting, Tokens
 
 
 class Settings(ServiceSettings):
+    doors: ClassVar[tuple[str, ...]] = ("ingest", "read")
+
     port: int = Field(8001, ge=0, le=65535, description="port to listen on")
     coordinator_url: str = Field(
         "http://127.0.0.1:8000", description="where the coordinator listens"
@@ -50,6 +53,14 @@ class Settings(ServiceSettings):
     idempotency_keys_max: int = Field(
         65_536, ge=1, le=10_000_000, description="how many Idempotency-Keys are remembered"
     )
+    ingest_token: OfSetting = Field(
+        Tokens(), description="whoever sends values must show it; unless set, nobody must"
+    )
+    ingest_token_file: OfFile = Field(Tokens(), description="a file with it, instead")
+    push_token: OfSetting = Field(
+        Tokens(), description="is shown to the coordinator, where that asks for one"
+    )
+    push_token_file: OfFile = Field(Tokens(), description="a file with it, instead")
 
     @field_validator("coordinator_url")
     @classmethod

@@ -1,10 +1,11 @@
-"""What every service tells Prometheus: what it keeps, and how much it has in work."""
+"""What every service tells Prometheus: what it keeps, has in work, and whom it turned away."""
 
 from collections.abc import Iterable
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from shared.serving.doors import Doors
 from shared.serving.room import Room
 from shared.serving.storage import Storage
 
@@ -34,3 +35,15 @@ class OfStorage(Collector):
             CounterMetricFamily(f"{name}_commits", "Commits of it", storage.commits),
             CounterMetricFamily(f"{name}_failures", "Commits that failed", storage.failures),
         )
+
+
+class OfDoors(Collector):
+    def __init__(self, service: str, doors: Doors) -> None:
+        self._service, self._doors = service, doors
+
+    def collect(self) -> Iterable[Metric]:
+        name, words = f"median_{self._service}_unauthorized", "Requests without the right token"
+        turned_away = CounterMetricFamily(name, words, labels=["door"])
+        for door in self._doors.values():
+            turned_away.add_metric([door.name], door.turned_away)
+        return (turned_away,)

@@ -6,13 +6,14 @@ the start, with one line for each mistake.
 
 import os
 import sys
-from typing import Literal, Self, get_args, get_origin
+from typing import ClassVar, Literal, Self, get_args, get_origin
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from shared.serving.storage import Fsync
+from shared.serving.tokens import OfFile, OfSetting, Tokens
 
 PREFIX = "MEDIAN_"
 MIB = 2**20
@@ -22,6 +23,7 @@ class ServiceSettings(BaseSettings):
     """What every service lets its operator choose."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True)
+    doors: ClassVar[tuple[str, ...]] = ("read",)
 
     host: str = Field("127.0.0.1", description="address to listen on; 0.0.0.0: all there are")
     port: int = Field(0, ge=0, le=65535, description="port to listen on")
@@ -48,6 +50,23 @@ class ServiceSettings(BaseSettings):
     requests_max: int = Field(
         1024, ge=1, description="requests with a body that are in work at once; more are told 503"
     )
+    read_token: OfSetting = Field(
+        Tokens(), description="whoever asks for what is known must show it; unless set, nobody must"
+    )
+    read_token_file: OfFile = Field(Tokens(), description="a file with it, instead")
+
+    @field_validator("*")
+    @classmethod
+    def _is_set_once(cls, given: object, info: ValidationInfo) -> object:
+        other = (info.field_name or "").removesuffix("_file")
+        if isinstance(given, Tokens) and other != info.field_name and given and info.data[other]:
+            raise ValueError(f"{PREFIX}{other.upper()} is set, too: set one of the two")
+        return given
+
+    def tokens(self, name: str) -> Tokens:
+        """Of a door, wherever they were named."""
+        found: Tokens = getattr(self, f"{name}_token") or getattr(self, f"{name}_token_file")
+        return found
 
     @classmethod
     def of(cls, arguments: list[str], command: str) -> Self:
@@ -90,7 +109,7 @@ class ServiceSettings(BaseSettings):
 
 
 def _shown(default: object) -> str:
-    return "" if default is None else str(default)
+    return "" if default is None or isinstance(default, Tokens) else str(default)
 
 
 def _words(field: FieldInfo) -> str:
@@ -102,9 +121,14 @@ def _words(field: FieldInfo) -> str:
 
 def _mistakes(error: ValidationError) -> list[str]:
     return [
-        f"{PREFIX}{str(one['loc'][0]).upper()}={_printable(one['input'])}: {one['msg']}"
+        f"{PREFIX}{str(one['loc'][0]).upper()}{_given(one['loc'][0], one['input'])}: {one['msg']}"
         for one in error.errors()
     ]
+
+
+def _given(name: int | str, value: object) -> str:
+    """What it was set to; but a token is not shown, not even one that is wrong."""
+    return "" if str(name).endswith("_token") else f"={_printable(value)}"
 
 
 def _printable(given: object) -> str:

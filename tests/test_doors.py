@@ -1,0 +1,319 @@
+"""Doors: each kind of request opens to its own token, and to nothing else."""
+
+import asyncio
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from fastapi import FastAPI
+from starlette.routing import Route
+
+import coordinator_service.app
+import coordinator_service.settings
+import worker_service.app
+import worker_service.settings
+from shared.serving.doors import warn_of_open_doors
+from shared.serving.server import clock
+from shared.serving.settings import ServiceSettings
+from tests.cluster import Cluster, Node, run, until
+from tests.test_worker_app import check_problem
+
+Coordinator = coordinator_service.settings.Settings
+Worker = worker_service.settings.Settings
+
+TOKENS = {name: f"the-{name}-token-of-2026" for name in ("push", "ingest", "read", "admin")}
+# What is behind which door, here and nowhere else in words: a new route is added to this.
+COORDINATOR = {
+    "POST /deltas": "push",
+    "POST /workers/{name:path}/retire": "admin",
+    **dict.fromkeys(
+        (
+            "GET /median", "GET /median/events", "GET /median/history", "GET /quantile",
+            "GET /streams", "GET /cdf", "GET /workers", "GET /explain", "GET /metrics",
+        ),
+        "read",
+    ),
+    **dict.fromkeys(("GET /health", "GET /ready", "GET /", "GET /dashboard/{name}"), None),
+}  # fmt: skip
+WORKER = {
+    **dict.fromkeys(("POST /values", "POST /flush"), "ingest"),
+    **dict.fromkeys(("GET /median", "GET /quantile", "GET /digest", "GET /metrics"), "read"),
+    **dict.fromkeys(("GET /health", "GET /ready"), None),
+}
+DOCUMENTS = {"GET /openapi.json", "GET /docs", "GET /docs/oauth2-redirect", "GET /redoc"}
+
+
+def coordinator(**tokens: str) -> FastAPI:
+    return coordinator_service.app.create_app(
+        Coordinator(**named(tokens, Coordinator)), clock=clock, wall=clock
+    )
+
+
+def worker(**tokens: str) -> FastAPI:
+    return worker_service.app.create_app(Worker(**named(tokens, Worker)), clock=clock)
+
+
+def named(tokens: dict[str, str], kind: type[ServiceSettings]) -> dict[str, Any]:
+    """Those that this service has a door for, as its settings are called."""
+    return {f"{name}_token": token for name, token in tokens.items() if name in kind.doors}
+
+
+def asked(app: FastAPI, method: str, path: str, token: str | bytes | None) -> httpx.Response:
+    shown = token if isinstance(token, bytes) else f"Bearer {token}".encode()
+    headers = {} if token is None else {b"authorization": shown}
+
+    async def ask() -> httpx.Response:
+        transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url="http://s") as client:
+            return await client.request(method, path, headers=headers)
+
+    return asyncio.run(asyncio.wait_for(ask(), 30))
+
+
+def routes(router: Any) -> Iterator[str]:
+    """Of an app; some versions of FastAPI keep the routers that it includes as they are."""
+    for route in router.routes:
+        if isinstance(route, Route):
+            yield from (f"{method} {route.path}" for method in (route.methods or set()) - {"HEAD"})
+        else:
+            yield from routes(route.original_router)
+
+
+@pytest.mark.parametrize(
+    ("app", "plan"),
+    [(coordinator(), COORDINATOR), (worker(), WORKER)],
+    ids=["coordinator", "worker"],
+)
+def test_every_route_has_its_place_in_the_plan(app: FastAPI, plan: dict[str, str | None]) -> None:
+    assert set(routes(app)) - DOCUMENTS == set(plan)
+
+
+PLACES = [
+    *((coordinator, route, door) for route, door in COORDINATOR.items()),
+    *((worker, route, door) for route, door in WORKER.items()),
+]
+
+
+@pytest.mark.parametrize(("make", "route", "door"), PLACES)
+def test_a_door_opens_to_its_own_token_alone(make: Any, route: str, door: str | None) -> None:
+    if route == "GET /median/events":
+        pytest.skip("its answer has no end: below")
+    method, path = route.replace("{name:path}", "w").replace("{name}", "main.js").split()
+    app = make(**TOKENS)
+    wrong = [None, "", "x" * 20, *(token for name, token in TOKENS.items() if name != door)]
+    for token in wrong:
+        response = asked(app, method, path, token)
+        if door is None:
+            assert response.status_code != 401
+            continue
+        message = check_problem(response, 401, "unauthorized")
+        assert message.startswith(f"{method} {path} asks for the {door} token; ")
+        assert response.headers["www-authenticate"].startswith(f'Bearer realm="{door}"')
+        assert response.headers["connection"] == "close"
+    assert asked(app, method, path, TOKENS.get(door or "")).status_code != 401
+    assert asked(make(), method, path, None).status_code != 401
+
+
+def test_live_answers_are_behind_the_door_of_readers() -> None:
+    app = coordinator(**TOKENS)
+    for token in (None, TOKENS["push"]):
+        check_problem(asked(app, "GET", "/median/events", token), 401, "unauthorized")
+    refused = asked(app, "GET", "/median/events?stream=none", TOKENS["read"])
+    check_problem(refused, 404, "unknown_stream")
+
+
+@pytest.mark.parametrize("path", ["/median", "/median?stream=default"])
+@pytest.mark.parametrize(
+    ("shown", "status"),
+    [
+        (f"Bearer {TOKENS['read']}".encode(), 200),
+        (f"bearer   {TOKENS['read']} ".encode(), 200),
+        (f"Basic {TOKENS['read']}".encode(), 401),
+        (TOKENS["read"].encode(), 401),
+        (f"Bearer {TOKENS['read']}x".encode(), 401),
+        (f"Bearer {TOKENS['read'][:-1]}".encode(), 401),
+        (b"Bearer", 401),
+        (b"", 401),
+        (b"\xff\xfe", 401),
+        (b"Bearer \x80" + b"\xff" * 5000, 401),
+    ],
+)
+def test_a_token_is_shown_as_a_bearer_does(path: str, shown: bytes, status: int) -> None:
+    assert asked(coordinator(**TOKENS), "GET", path, shown).status_code == status
+
+
+def test_any_of_several_tokens_opens() -> None:
+    app = coordinator(read=f"{TOKENS['read']} {TOKENS['admin']}")
+    for name in ("read", "admin"):
+        assert asked(app, "GET", "/median", TOKENS[name]).status_code == 200
+    assert asked(app, "GET", "/median", TOKENS["push"]).status_code == 401
+
+
+@pytest.mark.parametrize(
+    ("make", "doors"),
+    [(coordinator, ["push", "read", "admin"]), (worker, ["ingest", "read"])],
+    ids=["coordinator", "worker"],
+)
+def test_health_says_what_is_closed_to_who_asks(make: Any, doors: list[str]) -> None:
+    def closed(app: FastAPI, token: str | None) -> list[str]:
+        told: list[str] = asked(app, "GET", "/health", token).json()["closed"]
+        return told
+
+    assert closed(make(), None) == []
+    assert closed(make(read=TOKENS["read"]), None) == ["read"]
+    assert closed(make(**TOKENS), None) == doors
+    for door in doors:
+        assert closed(make(**TOKENS), TOKENS[door]) == [one for one in doors if one != door]
+
+
+@pytest.mark.parametrize("make", [coordinator, worker])
+def test_why_it_is_not_ready_is_told_to_readers_alone(make: Any) -> None:
+    app = make(**TOKENS)
+    reason = check_problem(asked(app, "GET", "/ready", TOKENS["read"]), 503, "not_ready")
+    assert reason in asked(make(), "GET", "/ready", None).text or "listens" in reason
+    hidden = check_problem(asked(app, "GET", "/ready", TOKENS["push"]), 503, "not_ready")
+    assert hidden == "who has the read token is told"
+
+
+def test_metrics_count_who_was_turned_away_by_door() -> None:
+    app = coordinator(**TOKENS)
+    for _ in range(3):
+        asked(app, "POST", "/deltas", "wrong")
+    asked(app, "GET", "/median", None)
+    text = asked(app, "GET", "/metrics", TOKENS["read"]).text
+    assert 'median_coordinator_unauthorized_total{door="push"} 3.0' in text
+    assert 'median_coordinator_unauthorized_total{door="read"} 1.0' in text
+    assert 'median_coordinator_unauthorized_total{door="admin"} 0.0' in text
+
+
+@pytest.mark.parametrize("make", [coordinator, worker])
+def test_the_documentation_knows_the_doors_that_have_a_lock(make: Any) -> None:
+    assert "securitySchemes" not in make().openapi()["components"]
+    document = make(read=TOKENS["read"]).openapi()
+    assert set(document["components"]["securitySchemes"]) == {"read"}
+    assert document["paths"]["/median"]["get"]["security"] == [{"read": []}]
+    assert "401" in document["paths"]["/median"]["get"]["responses"]
+    assert "security" not in document["paths"]["/health"]["get"]
+    assert TOKENS["read"] not in str(document)
+
+
+def test_nothing_of_a_body_is_read_before_the_token() -> None:
+    """A door is ahead of whatever else may be wrong with a request."""
+
+    async def story() -> None:
+        async def receive() -> Any:
+            raise AssertionError("the body was asked for")
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        for app, path in ((coordinator(**TOKENS), "/deltas"), (worker(**TOKENS), "/values")):
+            sent: list[Any] = []
+            headers = [(b"content-length", b"99999999999"), (b"content-type", b"none")]
+            scope = {
+                "type": "http", "method": "POST", "path": path, "raw_path": path.encode(),
+                "query_string": b"no=parameter", "headers": headers, "root_path": "",
+                "scheme": "http", "server": ("s", 80), "client": ("c", 1), "http_version": "1.1",
+            }  # fmt: skip
+            await app(scope, receive, send)
+            assert sent[0]["status"] == 401
+
+    asyncio.run(asyncio.wait_for(story(), 30))
+
+
+# A worker and its coordinator
+
+
+def test_a_worker_shows_its_token(rng: np.random.Generator) -> None:
+    async def story() -> None:
+        async with Cluster(rng, workers=1, push_token=f"{TOKENS['push']} {'old' * 9}") as cluster:
+            await cluster.start_coordinator(push_token=TOKENS["push"])
+            (node,) = cluster.nodes
+            assert (await node.client.post("/values", json=[1, 2, 3])).status_code == 202
+            assert (await cluster.coordinator.json("/median"))["median"] == 2
+
+    run(story())
+
+
+@pytest.mark.parametrize(
+    ("shown", "told"),
+    [
+        ("", "MEDIAN_PUSH_TOKEN is not set, and it asks for one"),
+        ("not-the-right-token", "MEDIAN_PUSH_TOKEN is not what it asks for"),
+    ],
+)
+def test_a_worker_without_the_token_is_not_ready_and_says_why(
+    rng: np.random.Generator, shown: str, told: str
+) -> None:
+    async def story() -> None:
+        async with Cluster(rng, workers=0) as cluster:
+            await cluster.start_coordinator(push_token=TOKENS["push"])
+            await cluster.start_worker(push_token=shown)
+            (node,) = cluster.nodes
+
+            async def says_why() -> bool:
+                return told in (await node.client.get("/ready")).text
+
+            await until(says_why, "it said that it has no token")
+
+    run(story())
+
+
+def test_a_token_that_was_changed_is_missed_at_the_next_push_and_found_again(
+    rng: np.random.Generator, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def story() -> None:
+        async with Cluster(rng, workers=1, push_token=TOKENS["push"]) as cluster:
+            (node,) = cluster.nodes
+            await until(lambda: status(node, 200), "it met the coordinator")
+            await cluster.start_coordinator(push_token=TOKENS["admin"])
+            posting = asyncio.create_task(node.client.post("/values", json=[1, 2, 3]))
+            await until(lambda: status(node, 503), "it was turned away")
+            assert not posting.done()
+            await cluster.start_coordinator(push_token=f"{TOKENS['admin']} {TOKENS['push']}")
+            assert (await posting).status_code == 202
+            await until(lambda: status(node, 200), "it was let in again")
+            assert (await cluster.coordinator.json("/median"))["count"] == 3
+
+    run(story())
+    assert TOKENS["push"] not in caplog.text
+
+
+async def status(node: Node, wanted: int) -> bool:
+    return await node.status("/ready") == wanted
+
+
+# At the start
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "localhost"])
+def test_nobody_is_warned_on_loopback(host: str, caplog: pytest.LogCaptureFixture) -> None:
+    warn_of_open_doors(Coordinator(host=host))
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.1", "coordinator", ""])  # noqa: S104
+def test_open_doors_are_told_once_where_others_may_come(
+    host: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    warn_of_open_doors(Coordinator(host=host, port=8000))
+    (record,) = caplog.records
+    assert record.levelno == logging.WARNING
+    assert record.getMessage() == (
+        f"whoever reaches {host}, port 8000, may push deltas, read answers and metrics and retire "
+        "workers: to ask for tokens, set MEDIAN_PUSH_TOKEN, MEDIAN_READ_TOKEN and "
+        "MEDIAN_ADMIN_TOKEN"
+    )
+
+
+def test_only_doors_without_a_lock_are_told(caplog: pytest.LogCaptureFixture) -> None:
+    warn_of_open_doors(Worker(host="0.0.0.0", **named({"ingest": TOKENS["ingest"]}, Worker)))  # noqa: S104
+    (record,) = caplog.records
+    assert (
+        "may read answers and metrics: to ask for tokens, set MEDIAN_READ_TOKEN" in record.message
+    )
+    warn_of_open_doors(Worker(host="0.0.0.0", **named(TOKENS, Worker)))  # noqa: S104
+    assert caplog.records == [record]

@@ -1,0 +1,128 @@
+"""Tokens: which there may be, where they come from, and that nobody sees them."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import coordinator_service.settings
+import worker_service.settings
+from shared.serving.settings import ServiceSettings
+from shared.serving.tokens import FILE_BYTES_MAX, LENGTH_MAX, LENGTH_MIN, Tokens
+
+Coordinator = coordinator_service.settings.Settings
+Worker = worker_service.settings.Settings
+
+OLD, NEW = "the-old-token-of-1999", "the/new+token~of_2026=="
+OTHER = "another-token-altogether"
+
+
+def mistake(kind: type[ServiceSettings]) -> str:
+    with pytest.raises(SystemExit) as left:
+        kind.of([], "python -m service")
+    return str(left.value.code)
+
+
+def test_any_of_several_opens_and_the_first_is_sent() -> None:
+    tokens = Tokens.of(f" {NEW}\n\t{OLD} ")
+    assert [tokens.has(one.encode()) for one in (OLD, NEW, OTHER, "", f"{NEW} {OLD}")] == [
+        True, True, False, False, False,
+    ]  # fmt: skip
+    assert tokens.header == {"authorization": f"Bearer {NEW}"}
+
+
+def test_none_opens_where_there_is_none() -> None:
+    assert not Tokens()
+    assert not Tokens().has(b"")
+    assert Tokens().header == {}
+    assert Tokens.of("") == Tokens.of(" \n") == Tokens()
+
+
+def test_tokens_are_equal_that_open_the_same() -> None:
+    assert Tokens(OLD) == Tokens.of(OLD)
+    assert hash(Tokens(OLD)) == hash(Tokens.of(OLD))
+    assert Tokens(OLD) != Tokens(NEW)
+    assert Tokens(OLD) != OLD
+
+
+@pytest.mark.parametrize("show", [repr, str, "{}".format])
+def test_a_token_is_not_shown(show: Any) -> None:
+    assert show(Tokens(OLD, NEW)) == "<2 tokens>"
+    assert OLD not in show(Worker(push_token=OLD, read_token=NEW))
+
+
+@pytest.mark.parametrize(
+    ("token", "what"),
+    [
+        ("a" * (LENGTH_MIN - 1), f"has {LENGTH_MIN} to {LENGTH_MAX} characters"),
+        ("a" * (LENGTH_MAX + 1), f"has {LENGTH_MIN} to {LENGTH_MAX} characters"),
+        ("a=a" * 10, "letters, digits"),
+        ("ä" * 20, "letters, digits"),
+        ("'quoted-by-mistake'", "letters, digits"),
+        (f"{OLD},{NEW}", "letters, digits"),
+    ],
+)
+def test_what_is_no_token_stops_the_start_and_is_not_shown(
+    token: str, what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MEDIAN_READ_TOKEN", token)
+    told = mistake(Coordinator)
+    assert re.fullmatch(rf"MEDIAN_READ_TOKEN: Value error, .*{what}.*", told)
+    assert "openssl rand -hex 32" in told
+    assert token not in told
+
+
+@pytest.mark.parametrize("length", [LENGTH_MIN, LENGTH_MAX])
+def test_a_token_may_have_so_many_characters(length: int) -> None:
+    assert Tokens("a" * length).has(b"a" * length)
+
+
+NAMES = [
+    *((Coordinator, name) for name in ("push", "read", "admin")),
+    *((Worker, name) for name in ("push", "read", "ingest")),
+]
+
+
+@pytest.mark.parametrize(("kind", "name"), NAMES)
+def test_a_token_comes_from_a_variable_or_a_file(
+    kind: type[ServiceSettings], name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "token"
+    file.write_text(f"{NEW}\n{OLD}\n")
+    assert not kind.of([], "").tokens(name)
+    monkeypatch.setenv(f"MEDIAN_{name.upper()}_TOKEN_FILE", str(file))
+    assert kind.of([], "").tokens(name) == Tokens(NEW, OLD)
+    monkeypatch.setenv(f"MEDIAN_{name.upper()}_TOKEN", OTHER)
+    assert "MEDIAN_" + name.upper() + "_TOKEN is set, too" in mistake(kind)
+    monkeypatch.delenv(f"MEDIAN_{name.upper()}_TOKEN_FILE")
+    assert kind.of([], "").tokens(name) == Tokens(OTHER)
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        (None, "cannot be read: No such file or directory"),
+        (b"", "there is no token in this file"),
+        (b" \n\n", "there is no token in this file"),
+        (b"\xff\xfe" * 40, "is no file of tokens"),
+        (OLD.encode() + b" short", "characters"),
+        (f"{OLD}\n".encode() * (FILE_BYTES_MAX // 10), "is no file of tokens"),
+    ],
+)
+def test_a_file_without_a_token_stops_the_start_as_it_was_meant_to_lock(
+    content: bytes | None, what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "token"
+    if content is not None:
+        file.write_bytes(content)
+    monkeypatch.setenv("MEDIAN_PUSH_TOKEN_FILE", str(file))
+    told = mistake(Worker)
+    assert told.startswith(f"MEDIAN_PUSH_TOKEN_FILE={file}: Value error, ")
+    assert what in told
+    assert OLD not in told
+
+
+def test_a_folder_is_no_file_of_tokens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MEDIAN_ADMIN_TOKEN_FILE", str(tmp_path))
+    assert "cannot be read: Is a directory" in mistake(Coordinator)
