@@ -653,7 +653,12 @@ def test_a_bug_is_told_in_the_same_shape(
 
 def test_health_says_where_values_are_kept(rng: np.random.Generator) -> None:
     async def story(_: Cluster, node: Node) -> None:
-        assert await node.json("/health") == {"status": "ok", "worker": "w1", "storage": "memory", "closed": []}
+        assert await node.json("/health") == {
+            "status": "ok",
+            "worker": "w1",
+            "storage": "memory",
+            "closed": [],
+        }
         assert await node.json("/ready") == {"ready": True}
 
     one_worker(rng, story)
