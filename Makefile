@@ -3,7 +3,7 @@
 # Nothing is installed outside .venv, and nothing is needed but make and Python 3.11 or newer.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test check lint types grid sim chaos bench plots screenshots demo compose-test clean
+.PHONY: help setup test check lint types grid sim chaos bench plots screenshots demo audit compose-test clean
 
 CANDIDATES := python3 python3.14 python3.13 python3.12 python3.11
 NEW_ENOUGH := -c 'import sys; sys.exit(sys.version_info < (3, 11))'
@@ -75,6 +75,13 @@ screenshots: .venv/bench ## take the pictures of the page in docs/images anew (f
 
 .venv/bench: .venv/ready
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
+	@touch $@
+
+audit: .venv/audit ## ask whether a fault is known of what the services install
+	$(BIN)/python -m pip_audit --strict .
+
+.venv/audit: .venv/ready
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[audit]'
 	@touch $@
 
 compose-test: setup ## try the whole in containers, where Docker is (five minutes)
