@@ -6,16 +6,19 @@ are decoded; and nothing any more when these are handed over. At all times
 
     places <= requests_max   and   bytes <= bytes_max, or one place holds them all,
 
-so that the largest body that may come gets in, if only alone. Whoever would break this is told
-`503`, and when to come again; nothing of it is taken. Where much of a body is still to come, or
-nobody knows how much, the connection is given up.
+so that the largest body that may come gets in, if only alone. Not in this account are places that
+hold no more than a quarter of an equal share, 16 KiB unless set otherwise: else a few large bodies,
+which come slowly or take a second to decode, would keep out everybody who brings a few values. They
+add a quarter of `bytes_max` at most. Whoever would break this is told `503`, and when to come
+again; nothing of it is taken. Where much of a body is still to come, or nobody knows how much, the
+connection is given up.
 
 A place is left by the last who is in it, once. Work under an Idempotency-Key, or that is written
 down, is in it beside the request, and goes on when that is given up: so nobody makes room by
 hanging up. And who hangs up while nothing is left to be done but to wait makes room at once:
 `Watch` sees to that.
 
-Not in this account: what a connection takes that asks nothing, and what decoding takes for a
+Nor is this in the account: what a connection takes that asks nothing, and what decoding takes for a
 moment. Whoever decodes large bodies does it one by one.
 """
 
@@ -33,7 +36,8 @@ AGAIN_S = 3  # at most, to come again in; drawn for each, so that not all come b
 class Room:
     def __init__(self, *, requests_max: int, bytes_max: int) -> None:
         self._requests_max, self._bytes_max = requests_max, bytes_max
-        self.requests = self.bytes = self.shed = 0
+        self._little = bytes_max // (4 * max(1, requests_max))
+        self.requests = self.bytes = self.large = self.shed = 0
 
     def place(self) -> "Place":
         """A place to enter, if there is one."""
@@ -42,7 +46,11 @@ class Room:
         return Place(self)
 
     def fits(self, bytes_: int, *, beside: int) -> bool:
-        return not beside or beside + bytes_ <= self._bytes_max
+        return not (beside and self.counted(bytes_)) or beside + bytes_ <= self._bytes_max
+
+    def counted(self, bytes_: int) -> int:
+        """Of so many bytes in one place."""
+        return bytes_ if bytes_ > self._little else 0
 
     def overloaded(self, *, midway: bool = False) -> Problem:
         self.shed += 1
@@ -73,10 +81,13 @@ class Place:
 
     def hold(self, bytes_: int, *, midway: bool = False) -> None:
         """So many bytes from now on, if there is room for them beside what others hold."""
-        others = self._room.bytes - self._bytes
-        if bytes_ > self._bytes and not self._room.fits(bytes_, beside=others):
-            raise self._room.overloaded(midway=midway)
-        self._room.bytes, self._bytes = others + bytes_, bytes_
+        room = self._room
+        others = room.large - room.counted(self._bytes)
+        if bytes_ > self._bytes and not room.fits(bytes_, beside=others):
+            raise room.overloaded(midway=midway)
+        room.large = others + room.counted(bytes_)
+        room.bytes += bytes_ - self._bytes
+        self._bytes = bytes_
 
 
 class Watch:
