@@ -12,6 +12,7 @@ import itertools
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -35,6 +36,7 @@ OCTETS = {"content-type": "application/octet-stream"}
 # Below those that the system hands out, and far from those of tests in the next process.
 PORTS = itertools.count(20_000 + 97 * os.getpid() % 10_000)
 
+Trusts = ssl.SSLContext | None  # whom clients of services believe that speak TLS
 Draw = Callable[[int], Floats]
 Answer = dict[str, Any]
 
@@ -101,10 +103,14 @@ class Process:
 class Service(Process):
     """One of the two services, and how to ask it."""
 
-    def __init__(self, module: str, *, port: int, log: Path, **settings: object) -> None:
+    def __init__(
+        self, module: str, *, port: int, log: Path, trusts: Trusts = None, **settings: object
+    ) -> None:
         super().__init__("-m", "tests.leash", module, log=log, port=port, **settings)
-        self.port, self.url = port, f"http://127.0.0.1:{port}"
-        self._client = httpx.Client(base_url=self.url, timeout=SOON_S, trust_env=False)
+        self.port, self.url = port, f"{'https' if trusts else 'http'}://127.0.0.1:{port}"
+        self._client = httpx.Client(
+            base_url=self.url, timeout=SOON_S, trust_env=False, verify=trusts or True
+        )
 
     def get(self, path: str, **params: str) -> Any:
         return self._client.get(path, params=params).raise_for_status().json()
@@ -143,8 +149,8 @@ One = TypeVar("One", bound=Process)
 class Processes:
     """A coordinator, its workers, and whatever else a test starts; all stopped at its end."""
 
-    def __init__(self, logs: Path) -> None:
-        self._logs, self._all = logs, list[Process]()
+    def __init__(self, logs: Path, *, trusts: Trusts = None) -> None:
+        self._logs, self._all, self._trusts = logs, list[Process](), trusts
         self.port = free_port()
         self.workers: dict[str, Service] = {}
 
@@ -177,7 +183,9 @@ class Processes:
         """Begun, and soon up; always on the same port."""
         settings = {"epsilon": EPSILON, "heartbeat_s": HEARTBEAT_S} | settings
         log = self._logs / "coordinator.log"
-        self.coordinator_ = Service("coordinator_service", port=self.port, log=log, **settings)
+        self.coordinator_ = Service(
+            "coordinator_service", port=self.port, log=log, trusts=self._trusts, **settings
+        )
         return self._kept(self.coordinator_)
 
     def worker(self, name: str, **settings: object) -> Service:
@@ -185,11 +193,12 @@ class Processes:
         settings = {
             "port": free_port(),
             "worker_name": name,
-            "coordinator_url": f"http://127.0.0.1:{self.port}",
+            "coordinator_url": f"{'https' if self._trusts else 'http'}://127.0.0.1:{self.port}",
             "backoff_s_max": HEARTBEAT_S / 2,
         } | settings
         log = self._logs / f"worker-{name}.log"
-        worker = Service("worker_service", port=int(str(settings.pop("port"))), log=log, **settings)
+        port = int(str(settings.pop("port")))
+        worker = Service("worker_service", port=port, log=log, trusts=self._trusts, **settings)
         self.workers[name] = worker
         return self._kept(worker)
 

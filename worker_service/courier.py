@@ -36,6 +36,7 @@ from shared.protocol import (
     too_coarse,
     unpack_response,
 )
+from shared.serving import tls
 from shared.serving.logs import facts
 from shared.serving.storage import NotWritten
 from worker_service.metrics import Metrics
@@ -96,6 +97,7 @@ class Courier:
         self._client = httpx.AsyncClient(
             transport=transport,
             trust_env=False,
+            verify=tls.client_context(settings.coordinator_url, settings.tls_ca),
             limits=httpx.Limits(keepalive_expiry=KEEP_ALIVE_S),
         )
         self._heartbeat_s = HEARTBEAT_S_MAX
@@ -265,7 +267,7 @@ class Courier:
         except TimeoutError:
             raise Unreached(f"no answer within {request_s:g} s") from None
         except httpx.HTTPError as error:
-            raise Unreached(str(error) or type(error).__name__) from None
+            raise Unreached(tls.trouble(error) or _said(error)) from None
         if response.status_code == httpx.codes.UNAUTHORIZED:
             raise self._turned_away
         if response.status_code != httpx.codes.OK:
@@ -348,6 +350,13 @@ class Courier:
         if self._tries.failures:
             log.info("coordinator reached", extra=facts(after_failures=self._tries.failures))
         self._tries.succeeded()
+
+
+def _said(error: httpx.HTTPError) -> str:
+    said = str(error) or type(error).__name__
+    if isinstance(error, httpx.RemoteProtocolError) and error.request.url.scheme == "http":
+        return f"{said.rstrip('.')}; if it speaks TLS, begin MEDIAN_COORDINATOR_URL with https://"
+    return said
 
 
 def _greeted(health: bytes) -> tuple[float, float, bool]:

@@ -7,6 +7,7 @@ from pydantic import AnyHttpUrl, Field, field_validator
 
 from shared.protocol import COARSEST, EPSILON_MIN, NAME_MAX
 from shared.serving.settings import MIB, ServiceSettings
+from shared.serving.tls import CertificateFile
 from shared.serving.tokens import OfFile, OfSetting, Tokens
 
 
@@ -16,6 +17,11 @@ class Settings(ServiceSettings):
     port: int = Field(8001, ge=0, le=65535, description="port to listen on")
     coordinator_url: str = Field(
         "http://127.0.0.1:8000", description="where the coordinator listens"
+    )
+    tls_ca: CertificateFile = Field(
+        "",
+        description="file with the certificates, PEM, of whom to trust about the coordinator; "
+        "unless set, whom the certifi package does",
     )
     worker_name: str = Field(
         "",

@@ -2,15 +2,18 @@
 
 import asyncio
 import socket
+import ssl
 import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 
 import uvicorn
 from fastapi import FastAPI
 
-from shared.serving.connections import Connection
+from shared.serving import tls
+from shared.serving.connections import ENDING_S_MAX, Connection
 from shared.serving.settings import ServiceSettings
 
 GRACE_S = 5  # for requests that are under way when the service is told to stop
@@ -43,9 +46,34 @@ class Server(uvicorn.Server):
     def fail(self) -> None:
         self.failed = self.should_exit = True
 
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """The loop can be told how long a handshake may take, but not through uvicorn."""
+        loop, seconds = asyncio.get_running_loop(), tls.HANDSHAKE_S_MAX
+        if self.config.ssl:
+            patient = partial(loop.create_server, ssl_handshake_timeout=seconds)
+            loop.create_server = patient  # type: ignore[method-assign]
+        try:
+            await super().startup(sockets)
+        finally:
+            vars(loop).pop("create_server", None)
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._stopping.set()
+        parting = asyncio.create_task(self._part()) if self.config.ssl else None
         await super().shutdown(sockets)
+        if parting:
+            parting.cancel()
+
+    async def _part(self) -> None:
+        """Let go of who does not answer a goodbye: TLS waits for that, 30 s long."""
+        connections = self.server_state.connections
+        while True:
+            closing = [one.transport for one in connections if one.transport.is_closing()]
+            unread = [one.get_write_buffer_size() for one in closing]
+            await asyncio.sleep(ENDING_S_MAX)
+            for transport, left in zip(closing, unread, strict=True):
+                if left <= transport.get_write_buffer_size():
+                    transport.abort()
 
 
 def serve(make: Make, settings: ServiceSettings) -> None:
@@ -59,23 +87,32 @@ def serve(make: Make, settings: ServiceSettings) -> None:
     def fail() -> None:
         server.fail()
 
-    server = Server(
-        uvicorn.Config(
-            make(fail, stopping),
-            host=settings.host,
-            port=settings.port,
-            http=Connection,
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            date_header=False,
-            proxy_headers=False,
-            timeout_keep_alive=KEEP_ALIVE_S,
-            timeout_graceful_shutdown=GRACE_S,
-        ),
-        stopping,
+    config = uvicorn.Config(
+        make(fail, stopping),
+        host=settings.host,
+        port=settings.port,
+        http=Connection,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        date_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_graceful_shutdown=GRACE_S,
     )
+    config.load()
+    config.ssl = _context(settings)  # uvicorn would make a weaker one
+    server = Server(config, stopping)
     with suppress(KeyboardInterrupt):
         server.run()
     if server.failed or not server.started:
         raise SystemExit(1)
+
+
+def _context(settings: ServiceSettings) -> ssl.SSLContext | None:
+    """What its TLS goes by, if it speaks any."""
+    if not settings.tls_cert:
+        return None
+    context = tls.server_context(settings.tls_cert, settings.tls_key)
+    tls.tell_of(context, settings.tls_cert, time.time())
+    return context

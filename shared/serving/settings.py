@@ -13,6 +13,7 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from shared.serving.storage import Fsync
+from shared.serving.tls import CertificateFile, KeyFile
 from shared.serving.tokens import OfFile, OfSetting, Tokens
 
 PREFIX = "MEDIAN_"
@@ -49,6 +50,12 @@ class ServiceSettings(BaseSettings):
     )
     requests_max: int = Field(
         1024, ge=1, description="requests with a body that are in work at once; more are told 503"
+    )
+    tls_cert: CertificateFile = Field(
+        "", description="file with its certificate and the chain, PEM; unless set, it speaks no TLS"
+    )
+    tls_key: KeyFile = Field(
+        "", validate_default=True, description="file with the key of that, PEM, not encrypted"
     )
     read_token: OfSetting = Field(
         Tokens(), description="whoever asks for what is known must show it; unless set, nobody must"

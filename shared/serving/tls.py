@@ -1,0 +1,197 @@
+"""TLS: what a service shows of itself, and whom a worker believes.
+
+A service that has a certificate and its key speaks TLS, 1.2 or newer, and nothing else on its port.
+What is said on it is what is said without. A worker believes a coordinator whose certificate is for
+the host in `MEDIAN_COORDINATOR_URL`, and was signed by somebody it trusts: those of the `certifi`
+package, or those of `MEDIAN_TLS_CA`, and then nobody else. There is no way not to ask: a worker
+that believed anybody would show anybody its token, and take its grants from him, and by these a
+worker goes silent for as long as one likes. A certificate of one's own costs three commands.
+
+Whatever is wrong with the files is found at the start; an encrypted key is refused, as nobody may
+be there to type its password. What the certificate says of itself is read as a client would: by a
+handshake in memory, with one who trusts just this certificate, at any time. That takes 2 ms.
+
+Until its handshake is done a client is nothing but a socket and a few buffers: no limit of ours
+knows of it but the time it may take.
+"""
+
+import logging
+import ssl
+from collections.abc import Iterator
+from contextlib import suppress
+from enum import IntEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import certifi
+from pydantic import AfterValidator, ValidationInfo
+
+from shared.serving.logs import as_of, facts
+
+HANDSHAKE_S_MAX = 10.0  # asyncio's own is 60
+AT_ANY_TIME = 0x200000  # OpenSSL's X509_V_FLAG_NO_CHECK_TIME, for which Python has no name
+
+log = logging.getLogger("tls")
+
+
+def server_context(cert: str, key: str) -> ssl.SSLContext:
+    """Raises `ValueError`, or its kind `ssl.SSLError`, for what cannot be used."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.options |= ssl.OP_NO_RENEGOTIATION  # for whoever asks, each costs us more than him
+    context.load_cert_chain(cert, key, password=_no_password)
+    return context
+
+
+def client_context(url: str, ca: str) -> ssl.SSLContext:
+    """Believes whom `ca` names, or certifi; for a plain address nobody, as certifi takes 14 ms."""
+    if not url.startswith("https:"):
+        return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    return ssl.create_default_context(cafile=ca or certifi.where())
+
+
+def _no_password() -> str:
+    raise ValueError("is encrypted, and nobody is here to open it: give one that is not")
+
+
+# Settings
+
+
+def _readable(path: str) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise ValueError(f"cannot be read: {(error.strerror or str(error)).lower()}") from None
+
+
+def _certificates(path: str) -> str:
+    """Empty, or a file that has some."""
+    if path:
+        _readable(path)
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(path)
+        except ssl.SSLError:
+            raise ValueError("has no certificate, or a broken one: give them as PEM") from None
+    return path
+
+
+def _key(path: str, info: ValidationInfo) -> str:
+    """Empty, or a file with the key of the certificate, which was looked at before."""
+    cert = info.data.get("tls_cert")
+    if cert is None:
+        return path  # that one is wrong itself
+    if bool(path) != bool(cert):
+        raise ValueError("name both a certificate, with MEDIAN_TLS_CERT, and its key, or neither")
+    if path:
+        _check_pair(cert, path)
+    return path
+
+
+def _check_pair(cert: str, key: str) -> None:
+    if b"PRIVATE KEY-----" not in _readable(key):
+        raise ValueError("has no private key: give it as PEM")
+    try:
+        server_context(cert, key)
+    except ssl.SSLError as error:
+        if "MISMATCH" in (error.reason or ""):
+            what = f"is not the key of {cert}: give the one that this was made with"
+        else:
+            what = f"is of no use with {cert}: {_said(error)}"
+        raise ValueError(what) from None
+
+
+CertificateFile = Annotated[str, AfterValidator(_certificates)]
+KeyFile = Annotated[str, AfterValidator(_key)]
+
+
+# What a certificate says
+
+
+def tell_of(context: ssl.SSLContext, cert: str, now: float) -> None:
+    """Log until when it is valid, and for whom; and what clients will not like about it."""
+    try:
+        said = _as_seen(context, cert)
+    except ssl.SSLCertVerificationError as error:
+        log.warning("clients will not accept the certificate", extra=_of(cert, error))
+        return
+    begins, ends = (ssl.cert_time_to_seconds(said[name]) for name in ("notBefore", "notAfter"))
+    names = ",".join(name for _, name in said.get("subjectAltName", ()))
+    what = facts(file=cert, names=names, begins=as_of(begins), ends=as_of(ends))
+    if not names:
+        log.warning("the certificate names no host, so nobody will believe it", extra=what)
+    elif now < begins:
+        log.warning("the certificate is not valid yet", extra=what)
+    elif now > ends:
+        log.warning("the certificate has expired", extra=what)
+    else:
+        log.info("certificate read", extra=what)
+
+
+def _of(cert: str, error: ssl.SSLCertVerificationError) -> dict[str, Any]:
+    return facts(file=cert, why=error.verify_message)
+
+
+def _as_seen(context: ssl.SSLContext, cert: str) -> dict[str, Any]:
+    client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    client.check_hostname = False
+    client.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN | AT_ANY_TIME
+    client.load_verify_locations(cert)
+    there, back = ssl.MemoryBIO(), ssl.MemoryBIO()
+    asks, answers = client.wrap_bio(back, there), context.wrap_bio(there, back, server_side=True)
+    for end in (asks, answers):
+        with suppress(ssl.SSLWantReadError):
+            end.do_handshake()
+    asks.do_handshake()
+    return dict(asks.getpeercert() or {})
+
+
+# What went wrong for a client
+
+NO_TLS = {"WRONG_VERSION_NUMBER", "PACKET_LENGTH_TOO_LONG", "RECORD_LAYER_FAILURE"}
+
+
+class Code(IntEnum):
+    """Why OpenSSL does not believe a certificate."""
+
+    NOT_YET_VALID = 9
+    EXPIRED = 10
+    OTHER_HOST = 62
+    OTHER_ADDRESS = 64
+
+
+def trouble(error: BaseException) -> str | None:
+    """A sentence, with what to do, where the coordinator was not reached because of TLS."""
+    for one in _causes(error):
+        if isinstance(one, ssl.SSLCertVerificationError):
+            return _not_believed(one)
+        if isinstance(one, ssl.SSLError):
+            return _not_spoken(one)
+    return None
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _not_believed(error: ssl.SSLCertVerificationError) -> str:
+    said = error.verify_message.rstrip(".")
+    match error.verify_code:
+        case Code.EXPIRED:
+            return f"{said}: give the coordinator a new one, and restart it"
+        case Code.NOT_YET_VALID:
+            return f"{said}: is a clock wrong, here or there?"
+        case Code.OTHER_HOST | Code.OTHER_ADDRESS:
+            return f"{said}: MEDIAN_COORDINATOR_URL must name it as its certificate does"
+    return f"its certificate is not trusted, {said}: name in MEDIAN_TLS_CA whom to trust"
+
+
+def _not_spoken(error: ssl.SSLError) -> str:
+    if error.reason in NO_TLS:
+        return "it speaks no TLS: begin MEDIAN_COORDINATOR_URL with http://"
+    return f"no TLS came about: {_said(error)}"
+
+
+def _said(error: ssl.SSLError) -> str:
+    return (error.reason or str(error)).lower().replace("_", " ")
