@@ -132,6 +132,10 @@ def replay(  # noqa: PLR0913, PLR0917  one argument for each option
 
     Each value is counted once, however often its batch had to be sent.
 
+    Services that ask for tokens are shown those of MEDIAN_INGEST_TOKEN and MEDIAN_READ_TOKEN, or
+    of files that MEDIAN_INGEST_TOKEN_FILE and MEDIAN_READ_TOKEN_FILE name. Over https whoever is
+    in the file MEDIAN_TLS_CA is believed, or else those of the certifi package.
+
     Status 1: a promise was found broken. 2: it could not be done. 130: it was stopped.
     """
     order = Order(
@@ -179,6 +183,10 @@ def watch(
     """Show a running system: its median, how sure that is, and its workers; until Ctrl-C.
 
     Where standard output is no terminal, one line for each look.
+
+    A coordinator that asks for a token is shown that of MEDIAN_READ_TOKEN, or of a file that
+    MEDIAN_READ_TOKEN_FILE names. Over https whoever is in the file MEDIAN_TLS_CA is believed, or
+    else those of the certifi package.
     """
     _ended_by(lambda: watch_coordinator(url, stream, every))
 

@@ -16,6 +16,7 @@ from urllib.parse import quote
 
 import httpx
 
+from loadgen.access import IF_TLS, Access, distrust
 from loadgen.scenarios import Floats
 from loadgen.truth import Answer
 from loadgen.words import legible
@@ -94,9 +95,13 @@ class Target:
 
 
 class Calls:
-    def __init__(self, transport: httpx.AsyncBaseTransport | None = None) -> None:
+    def __init__(
+        self, transport: httpx.AsyncBaseTransport | None = None, *, access: Access | None = None
+    ) -> None:
+        self._access = access or Access()
         self._client = httpx.AsyncClient(
             trust_env=False,
+            verify=self._access.context,
             timeout=REQUEST_S_MAX,
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=None),
             transport=transport,
@@ -200,13 +205,17 @@ class Calls:
     ) -> Any:
         what = f"{method} {at}{path}"
         params = {} if stream == DEFAULT else {"stream": stream}
+        more["headers"] = self._access.headers(method) | more.get("headers", {})
         if at.host:
-            more["headers"] = more.get("headers", {}) | {"host": at.host}
+            more["headers"]["host"] = at.host
             more["extensions"] = {"sni_hostname": at.host.rpartition(":")[0] or at.host}
         try:
             response = await self._client.request(method, at.url + path, params=params, **more)
         except httpx.RequestError as error:
-            raise NoReply(f"{what} got no answer: {str(error) or type(error).__name__}") from error
+            raise _unanswered(what, error) from error
+        if response.status_code == httpx.codes.UNAUTHORIZED:
+            said, code = _refusal(what, response)
+            raise BadReply(f"{said}: {self._access.remedy(method)}", code)
         if response.status_code in PASSES:
             pause = response.headers.get("retry-after", "")
             raise NoReply(_refusal(what, response)[0], float(pause) if pause.isdecimal() else 0.0)
@@ -216,6 +225,15 @@ class Calls:
             return response.json()
         except ValueError:
             raise BadReply(f"{what} got no JSON: {response.text[:200]!r}") from None
+
+
+def _unanswered(what: str, error: httpx.RequestError) -> BadReply:
+    """To try again is of no use where TLS came to nothing."""
+    if why := distrust(error):
+        return BadReply(f"{what} is not asked: {legible(why)}")
+    said = f"{what} got no answer: {str(error) or type(error).__name__}"
+    plain = isinstance(error, httpx.RemoteProtocolError) and error.request.url.scheme == "http"
+    return NoReply(f"{said.rstrip('.')}; {IF_TLS}" if plain else said)
 
 
 @contextmanager

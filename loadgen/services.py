@@ -13,6 +13,7 @@ begin once more, on other ports.
 """
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -30,6 +31,7 @@ START_S_MAX = 25.0
 STOP_S_MAX = 12.0  # requests may take five, and a goodbye five more
 LOOK_S = 0.1
 TAIL = 12  # lines
+OF_OTHERS = re.compile(r"MEDIAN_(TLS_.*|.*_TOKEN(_FILE)?)")  # for services that are kept shut
 HASTE = {"MEDIAN_HEARTBEAT_S": "1"}  # they are ready after three; the environment may say else
 
 
@@ -111,7 +113,7 @@ class Services:
         with log.open("wb") as file:
             process = subprocess.Popen(  # noqa: S603  our own module, no shell
                 [sys.executable, "-m", "loadgen.leash", module],
-                env={**HASTE, **os.environ, **settings},
+                env={**HASTE, **inherited(), **settings},
                 stdin=subprocess.PIPE,
                 stdout=file,
                 stderr=subprocess.STDOUT,
@@ -153,6 +155,11 @@ def running(workers: int, logs: Path) -> Iterator[Services]:
     finally:
         with _undisturbed():
             services.stop()
+
+
+def inherited() -> dict[str, str]:
+    """All but what would shut them, and what would open others to whoever sees their variables."""
+    return {name: value for name, value in os.environ.items() if not OF_OTHERS.fullmatch(name)}
 
 
 def free_ports(number: int) -> list[int]:

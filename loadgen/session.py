@@ -6,11 +6,13 @@ and a sentence says why; 130, it was stopped before its end, after what was in f
 
 import asyncio
 import json
+import os
 import signal
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from loadgen.access import Access, NoAccess
 from loadgen.calls import DEFAULT, BadReply, Calls, Target, address_of, resolved
 from loadgen.inputs import BadInput, Input, Wanted, opened
 from loadgen.pacer import Deal, Split, Turn, turns
@@ -47,7 +49,7 @@ def replay(order: Order, *, as_json: bool) -> int:
     console, report = Console(highlight=False, stderr=as_json), Report(order.input, workers=0)
     try:
         asyncio.run(_replayed(order, console, report))
-    except (BadInput, BadReply, CannotKeep) as error:
+    except (BadInput, BadReply, CannotKeep, NoAccess) as error:
         report.failed = str(error)
     except (KeyboardInterrupt, asyncio.CancelledError):
         report.stopped_early = True
@@ -69,6 +71,7 @@ def _status(report: Report) -> int:
 
 
 async def _replayed(order: Order, console: Console, report: Report) -> None:
+    access = Access.of(os.environ)
     target = Target(
         workers=resolved(order.workers),
         coordinator=address_of(order.coordinator),
@@ -94,7 +97,7 @@ async def _replayed(order: Order, console: Console, report: Report) -> None:
         in_flight=order.in_flight or (IN_FLIGHT_AT_A_RATE if order.rate else IN_FLIGHT),
     )
     plan = _turns(given, _deal(order, given), order.batch, report)
-    calls = Calls()
+    calls = Calls(access=access)
     try:
         with view(console, report) as show:
             await Replay(calls, target, manner, report).play(plan, show, _stop_by_signals())

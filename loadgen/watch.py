@@ -25,6 +25,7 @@ from contextlib import contextmanager, suppress
 from rich.console import Console
 from rich.live import Live
 
+from loadgen.access import Access, NoAccess
 from loadgen.watching.coordinator import Away, Coordinator, Stranger, check_address, shown
 from loadgen.watching.lines import Lines
 from loadgen.watching.page import Page
@@ -57,8 +58,8 @@ def watch(url: str, stream: str, every_s: float) -> int:
     try:
         watched = begun(url, stream, every_s)
         with suppress(KeyboardInterrupt, asyncio.CancelledError), _quiet_when_nobody_reads():
-            asyncio.run(_until_stopped(url, watched))
-    except Stranger as error:
+            asyncio.run(_until_stopped(url, watched, Access.of(os.environ)))
+    except (NoAccess, Stranger) as error:
         sys.stderr.write(f"{error}\n")
         return 2
     return 0
@@ -74,13 +75,13 @@ def begun(url: str, stream: str, every_s: float) -> Watched:
     return Watched(shown(url), stream, every_s)
 
 
-async def _until_stopped(url: str, watched: Watched) -> None:
+async def _until_stopped(url: str, watched: Watched, access: Access) -> None:
     task = asyncio.current_task()
     with suppress(NotImplementedError):  # on Windows Ctrl-C is an exception
         for one in STOPS:
             asyncio.get_running_loop().add_signal_handler(one, task.cancel)  # type: ignore[union-attr]  # there is one: this
     console = Console(highlight=False)
-    async with Coordinator(url, watched.stream) as coordinator:
+    async with Coordinator(url, watched.stream, access=access) as coordinator:
         with _shown(console, watched) as show:
             await follow(coordinator, watched, show, time.monotonic)
 

@@ -40,7 +40,7 @@ HOMES = {
     "msgpack": {"shared", "worker_service.intake", "coordinator_service.store", "loadgen"},
     "rich": {"loadgen"},
     "typer": {"loadgen"},
-    "certifi": {"shared.serving.tls"},
+    "certifi": {"shared.serving.tls", "loadgen"},
     "httpx": {"worker_service.courier", "loadgen"},
     "fastapi": {
         "worker_service.app", "coordinator_service.app", "coordinator_service.pages", WAITS,

@@ -197,7 +197,7 @@ def test_stopped_it_lets_land_what_flies_and_says_what_came_of_it(
 def test_a_broken_promise_is_status_one_and_told(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(session, "Calls", AnswersWrongly)
+    monkeypatch.setattr(session, "Calls", lambda **_: AnswersWrongly())
     monkeypatch.setattr(session, "resolved", lambda urls: list(map(address_of, urls)))
     order = Order(
         input="calm", workers=["http://w1"], coordinator="http://c", values=5_000, verify=True

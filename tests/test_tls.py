@@ -556,6 +556,40 @@ def test_a_system_speaks_tls_throughout_and_keys_are_never_logged(
             assert not set(Path(papers.key).read_text().split()[3:-4]) & set(one.said.split())
 
 
+def test_the_load_generator_is_let_in_by_the_same_variables_and_shows_no_token(
+    papers: Papers, tmp_path: Path
+) -> None:
+    tokens = {name: f"secret-of-{name}-" + 9 * "x" for name in ("push", "ingest", "read")}
+    files = {"tls_cert": papers.cert, "tls_key": papers.key, "tls_ca": papers.ca}
+    shown = papers.write("read-token", f"{tokens['read']} {9 * 'another'}\n".encode())
+    opens = {"ingest_token": tokens["ingest"], "read_token_file": shown}
+    with Processes(tmp_path, trusts=papers.client) as processes:
+        coordinator = processes.coordinator(
+            push_token=tokens["push"], read_token=tokens["read"], **files
+        )
+        worker = processes.worker("one", push_token=tokens["push"], **opens, **files)
+        until(lambda: coordinator.is_up and coordinator.is_ready, "the coordinator is ready")
+        until(lambda: worker.is_up and worker.is_ready, "the worker has met its coordinator")
+        at = "--workers", worker.url, "--coordinator", coordinator.url
+        replay = "-m", "loadgen", "replay", "calm", "--verify", "--values", "20000", *at
+        trusting = processes.start(*replay, tls_ca=papers.ca, **opens)
+        turned_away = processes.start(*replay, tls_ca=papers.ca)
+        distrusting = processes.start(*replay, **opens)
+        assert trusting.ended() == 0
+        assert "none lost, none counted twice" in trusting.said
+        assert (turned_away.ended(), distrusting.ended()) == (2, 2)
+        assert "it asks for a token: set MEDIAN_READ_TOKEN, or" in turned_away.said
+        assert "name in MEDIAN_TLS_CA whom to trust" in distrusting.said
+        watch = processes.start(
+            "-m", "loadgen", "watch", coordinator.url, tls_ca=papers.ca, **opens
+        )
+        until(lambda: " 20000 " in watch.said, "the values are seen")
+        watch.tell(signal.SIGTERM)
+        assert watch.ended() == 0
+        everybody = coordinator, worker, trusting, turned_away, distrusting, watch
+        assert [one for one in everybody if "secret-of" in one.said] == []
+
+
 def test_a_wrong_setting_ends_a_service_with_status_1_and_one_line(
     papers: Papers, tmp_path: Path
 ) -> None:

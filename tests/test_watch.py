@@ -181,7 +181,7 @@ class TestTheCommand:
         for url, what in [
             (worker, "is the worker w1, not a coordinator"),
             (f"{coordinator}/median", "is no coordinator: GET"),
-            (coordinator.replace("http", "https"), "over TLS"),
+            (coordinator.replace("http", "https"), "speaks no TLS"),
         ]:
             with watching(url) as process:
                 status, said = ended(process)

@@ -15,6 +15,7 @@ from typing import Any, Self, TypeVar
 
 import httpx
 
+from loadgen.access import IF_TLS, Access, distrust
 from loadgen.watching.look import ODD, Answer, Look, sources_of, streams_of, worker_of
 from loadgen.words import legible
 
@@ -34,12 +35,22 @@ class Stranger(RuntimeError):
 
 class Coordinator:
     def __init__(
-        self, url: str, stream: str, *, transport: httpx.AsyncBaseTransport | None = None
+        self,
+        url: str,
+        stream: str,
+        *,
+        access: Access | None = None,
+        transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
-        self.url, self._stream = shown(url), stream
+        self.url, self._stream, self._access = shown(url), stream, access or Access()
         timeout = httpx.Timeout(READ_S_MAX, connect=CONNECT_S_MAX)
         self._client = httpx.AsyncClient(
-            base_url=url, trust_env=False, timeout=timeout, transport=transport
+            base_url=url,
+            headers=self._access.headers("GET"),
+            trust_env=False,
+            timeout=timeout,
+            transport=transport,
+            verify=self._access.context,
         )
         self._known = False
 
@@ -99,6 +110,8 @@ class Coordinator:
         try:
             return await self._client.get(path, params=params)
         except httpx.HTTPError as error:
+            if why := distrust(error):
+                raise Stranger(f"{self.url} is not asked: {legible(why)}") from None
             raise self._trouble(error) from None
 
     def _trouble(self, error: httpx.HTTPError) -> Away | Stranger:
@@ -112,6 +125,8 @@ class Coordinator:
             # h11 says "without" of a connection that ends too early, as where a service ends.
             case httpx.RemoteProtocolError() if "without" not in said:
                 return Stranger(f"{self.url} does not speak HTTP: {said}")
+            case httpx.RemoteProtocolError() if error.request.url.scheme == "http":
+                return Away(f"{self.url} is away: {said}; {IF_TLS}")
             case httpx.TransportError():
                 return Away(f"{self.url} is away: {said}")
         return Stranger(f"{self.url} answers what cannot be read: {said}")
@@ -123,6 +138,8 @@ class Coordinator:
             why := _error(response)[1]
         ):
             raise Stranger(f"{asked} is refused: {why}")
+        if response.status_code == httpx.codes.UNAUTHORIZED:
+            raise Stranger(f"{asked} got 401: {self._access.remedy('GET')}")
         with suppress(httpx.HTTPStatusError, *ODD):
             return of(response.raise_for_status().json())
         said = f"{response.status_code} {response.headers.get('content-type', '')}".strip()
