@@ -64,7 +64,7 @@ class Door(HTTPBearer):
 
     def _problem(self, request: Request) -> Problem:
         shown = "authorization" in request.headers
-        what = f"{request.method} {request.url.path} asks for the {self.name} token"
+        what = f"{request.method} {request.scope['path']} asks for the {self.name} token"
         how = "this is another" if shown else "send it as Authorization: Bearer TOKEN"
         asks = f'Bearer realm="{self.name}"' + (', error="invalid_token"' if shown else "")
         headers = {"www-authenticate": asks, "connection": "close"}

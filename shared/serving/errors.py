@@ -77,7 +77,7 @@ def answer_errors(app: FastAPI) -> None:
     @app.exception_handler(HTTPException)
     async def http(request: Request, error: HTTPException) -> JSONResponse:
         code = CODES.get(error.status_code, "refused")
-        what = f"{request.method} {request.url.path}: {error.detail.lower()}"
+        what = f"{request.method} {request.scope['path']}: {error.detail.lower()}"
         return _answer(error.status_code, code, what, None, error.headers)
 
     @app.exception_handler(RequestValidationError)
