@@ -530,6 +530,8 @@ def test_a_file_that_may_not_be_written_is_told(path: Path) -> None:
         ("SQLITE_FULL", "cannot be written, as its disk is full: free some of it"),
         ("SQLITE_READONLY_DIRECTORY", "cannot be written: give this process the right to"),
         ("SQLITE_CORRUPT_INDEX", "is corrupt (why): bring back a copy"),
+        ("SQLITE_ERROR", "is corrupt (why): bring back a copy"),
+        ("", "is corrupt (why): bring back a copy"),
         ("SQLITE_BUSY_RECOVERY", "is in use by another process"),
         ("SQLITE_IOERR_READ", "cannot be used: why"),
     ],
@@ -542,7 +544,9 @@ def test_each_error_of_the_library_becomes_a_sentence(path: Path, name: str, sen
     assert sentence in str(told.value)
 
 
-@pytest.mark.parametrize("error", [ValueError("no number"), TypeError("no text")])
+@pytest.mark.parametrize(
+    "error", [ValueError("no number"), TypeError("no text"), AttributeError("no method")]
+)
 def test_what_no_column_ever_held_is_corrupt(path: Path, error: Exception) -> None:
     with pytest.raises(Unusable, match=r"is corrupt \(no .*\): bring back"), usable(path):
         raise error

@@ -383,7 +383,7 @@ def usable(path: Path) -> Iterator[None]:
         yield
     except sqlite3.Error as error:
         raise _unusable(path, error) from None
-    except (ValueError, TypeError) as error:  # a column holds what none ever held
+    except (ValueError, TypeError, AttributeError) as error:  # a column holds what none ever held
         raise corrupt(path, str(error)) from None
     except OSError as error:
         raise Unusable(f"{path.parent} cannot be used: {error.strerror}") from None
@@ -399,7 +399,7 @@ def _unusable(path: Path, error: sqlite3.Error) -> Unusable:
             return Unusable(f"{path} cannot be written, as its disk is full: free some of it")
         case "SQLITE_READONLY" | "SQLITE_CANTOPEN" | "SQLITE_PERM":
             return unwritable(path, str(error))
-        case "SQLITE_NOTADB" | "SQLITE_CORRUPT":
+        case "SQLITE_NOTADB" | "SQLITE_CORRUPT" | "SQLITE_ERROR" | "":  # or it is not what we made
             return corrupt(path, str(error))
     return Unusable(f"{path} cannot be used: {error}")
 
