@@ -9,6 +9,9 @@ What a push costs on the wire beyond its two bodies: 104 bytes of request and 74
 headers, for a coordinator called `coordinator:8000`. The bodies, of normal values at epsilon 2 %:
 71 bytes of a delta that only counts on, as most do, 100 to 550 of others; about 50 of a receipt.
 httpx by itself would send 102 bytes more.
+
+It speaks through httpx's transport, as a client of httpx knows cookies, and where redirects lead:
+what is wrong with these would be trouble of ours, and neither means anything here.
 """
 
 import asyncio
@@ -94,8 +97,7 @@ class Courier:
         self._url, self._digest_rank_error = settings.coordinator_url, settings.digest_rank_error
         self._request_s_max, self._backoff_s_max = settings.request_s_max, settings.backoff_s_max
         self._token = settings.tokens("push").header
-        self._client = httpx.AsyncClient(
-            transport=transport,
+        self._way = transport or httpx.AsyncHTTPTransport(
             trust_env=False,
             verify=tls.client_context(settings.coordinator_url, settings.tls_ca),
             limits=httpx.Limits(keepalive_expiry=KEEP_ALIVE_S),
@@ -143,7 +145,7 @@ class Courier:
                     await self._sources.goodbye()
                     await self._until_closed()
         finally:
-            await self._client.aclose()
+            await self._way.aclose()
         for outbox in (line.outbox for line in self._sources if not line.outbox.closed):
             what = facts(stream=outbox.source.stream, values=outbox.count - outbox.covered)
             if outbox.count > outbox.covered and self._sources.kept:
@@ -259,7 +261,7 @@ class Courier:
         request_s = min(self._request_s_max, max(1.0, 1.5 * self._heartbeat_s))
         try:
             async with asyncio.timeout(request_s):
-                response = await self._client.send(request, stream=True)
+                response = await self._way.handle_async_request(request)
                 try:
                     content = await self._content(response)
                 finally:
@@ -267,7 +269,7 @@ class Courier:
         except TimeoutError:
             raise Unreached(f"no answer within {request_s:g} s") from None
         except httpx.HTTPError as error:
-            raise Unreached(tls.trouble(error) or _said(error)) from None
+            raise Unreached(tls.trouble(error) or _said(error, self._url)) from None
         if response.status_code == httpx.codes.UNAUTHORIZED:
             raise self._turned_away
         if response.status_code != httpx.codes.OK:
@@ -352,9 +354,9 @@ class Courier:
         self._tries.succeeded()
 
 
-def _said(error: httpx.HTTPError) -> str:
+def _said(error: httpx.HTTPError, url: str) -> str:
     said = str(error) or type(error).__name__
-    if isinstance(error, httpx.RemoteProtocolError) and error.request.url.scheme == "http":
+    if isinstance(error, httpx.RemoteProtocolError) and url.startswith("http:"):
         return f"{said.rstrip('.')}; if it speaks TLS, begin MEDIAN_COORDINATOR_URL with https://"
     return said
 
