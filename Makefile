@@ -3,7 +3,7 @@
 # Nothing is installed outside .venv, and nothing is needed but make and Python 3.11 or newer.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test check lint types grid sim chaos bench plots screenshots demo audit compose-test clean
+.PHONY: help setup test check lint types grid sim fuzz chaos bench plots screenshots demo audit compose-test clean
 
 CANDIDATES := python3 python3.14 python3.13 python3.12 python3.11
 NEW_ENOUGH := -c 'import sys; sys.exit(sys.version_info < (3, 11))'
@@ -57,6 +57,9 @@ grid: setup ## test every stream, rank error and batch size, not a sample (half 
 
 sim: setup ## simulate storms: make sim N=1000 runs so many, make sim SEED=7 repeats one
 	$(BIN)/python -m pytest --quiet tests/test_storm.py --seed $(or $(SEED),1) --storms $(or $(N),$(if $(SEED),1,1000))
+
+fuzz: setup ## send bytes that are almost right: make fuzz N=1000 for longer, SEED=7 for others
+	$(BIN)/python -m pytest --quiet tests/test_fuzz.py --seed $(or $(SEED),1) --fuzz $(or $(N),100)
 
 chaos: setup ## kill real processes for a minute, again and again: make chaos SECONDS=600 SEED=7
 	$(BIN)/python -m tests.chaos --seconds $(or $(SECONDS),60) $(if $(SEED),--seed $(SEED))

@@ -152,7 +152,9 @@ class Place:
     def __init__(self, name: str, module: str, at: Path, **settings: object) -> None:
         self.name, self.log = name, at / f"{name}.log"
         self.port = free_port()
-        self._another = partial(Service, module, port=self.port, log=self.log, **settings)
+        self._another = partial(
+            Service, module, port=self.port, log=self.log, trusts=None, **settings
+        )
         self._service = self._another()
 
     @property

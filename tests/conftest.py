@@ -1,4 +1,4 @@
-"""Options `--seed`, `--storms`, `--grid`, and a last line: how often a promise was tested."""
+"""Options `--seed`, `--storms`, `--fuzz`, `--grid`; a last line: how often a promise was tested."""
 
 from collections.abc import Callable
 from typing import Any
@@ -32,6 +32,7 @@ def at_least(least: int) -> Callable[[str], int]:
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--seed", type=at_least(0), default=1, help="what the sampled tests draw from")
     parser.addoption("--storms", type=at_least(1), default=100, help="how many storms to simulate")
+    parser.addoption("--fuzz", type=at_least(1), default=1, help="how many times as much to fuzz")
     parser.addoption("--grid", action="store_true", help="run every case, not a sample")
 
 
