@@ -39,6 +39,8 @@ from numpy.typing import NDArray
 from shared.lines import between, midpoint, quietly, share
 from shared.values import Floats
 
+WHOLE_MAX = 2**48  # sums of so many ranks, and of sixteenths of them, are exact
+
 Height: TypeAlias = Callable[[Floats], float]
 """Of the ranks of one value in each picture, a number that never falls when a rank rises."""
 
@@ -163,7 +165,7 @@ class Total:
         self.pictures = pictures
         self.weights = np.array([picture.weight for picture in pictures])
         self.weight = float(self.weights.sum())
-        self.whole = all(picture.whole for picture in pictures)
+        self.whole = self.weight <= WHOLE_MAX and all(picture.whole for picture in pictures)
         self._length = np.array([len(picture) for picture in pictures], dtype=np.int64)
         self._first = self._length.cumsum() - self._length
         self._x = np.concatenate([picture.x for picture in pictures])

@@ -239,6 +239,12 @@ class Estimate:
         larger = math.nextafter(high, math.inf)
         return max(larger if least(self.total.ranks(high)) < 0 else high, self.value)
 
+    def let_go(self) -> None:
+        """Work all of it out, and hold no longer what it was made of: who keeps it keeps little."""
+        self.value, self.rank_error, self.low, self.high  # noqa: B018  each is kept once it is known
+        for name in ("total", "patience"):
+            vars(self).pop(name)
+
     def _over(self, ranks: Floats) -> float:
         return float((self.patience * np.maximum(ranks / self.total.weights - self.q, 0)).sum())
 
