@@ -74,6 +74,8 @@ class Answers:
         found = self._found(answer)
         fields = {"stream": stream, "median": found.pop("value")} | found | self._fields(answer)
         body, done = as_json(fields), self._clock()
+        if answer.estimate:
+            answer.estimate.let_go()
         rests_until = done + min(done - now, REST_S_MAX)
         kept = Kept(answer, body, changes, now, rests_until)
         self._kept.pop(stream, None)

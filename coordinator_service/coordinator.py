@@ -56,6 +56,7 @@ class Coordinator:
             number=1 + secrets.randbelow(2**64 - 1),
             now=clock(),
             heartbeat_s=settings.heartbeat_s,
+            bytes_max=settings.rows_bytes_max,
             rows=store.rows() if store else (),
         )
         self.answers = Answers(self.ledger, clock=clock, wall=wall)
@@ -72,12 +73,16 @@ class Coordinator:
         if store is not None:
             what = facts(file=str(store.storage.path), rows=len(list(self.ledger.rows)))
             log.info("storage opened", extra=what)
+        if not self.ledger.memory.has(1):
+            what = facts(bytes=self.ledger.memory.taken, bytes_max=settings.rows_bytes_max)
+            log.warning("rows that were kept take as much memory as rows may, or more", extra=what)
 
     async def watch(self) -> None:
         """Notice who turns silent, also while nobody asks."""
         while True:
             await asyncio.sleep(self.settings.heartbeat_s)
             rows, now = list(self.ledger.known), self.clock()
+            self.noticed.full(self.ledger, now)
             for row in rows:
                 self.noticed.state(row, now)
             self.noticed.names(rows)
@@ -119,15 +124,20 @@ class Coordinator:
         delta, outcome, answer = self.ledger.judge(data, now=now)
         if delta is None:
             self.metrics.judged("none", outcome)
+            self.metrics.refused("malformed")
             log.warning("delta refused", extra=facts(bytes=len(data), why=answer))
             return None, answer
         form = delta.form.name.lower()
         self.metrics.judged(form, outcome)
+        if isinstance(answer, Refusal):
+            self.metrics.refused(answer.code)
         worker, stream, _ = delta.source
         what = facts(worker=worker, stream=stream, form=form, upto=delta.upto, bytes=len(data))
         log.info("delta %s", outcome, extra=what)
+        self.noticed.full(self.ledger, now)
         row = self.ledger.row(delta.source)
-        self.noticed.state(row, now)
+        if self.ledger.knows(delta.source):
+            self.noticed.state(row, now)
         if outcome is Outcome.ACCEPTED and self.store is not None:
             self._unkept[row.source.key] = row
         return delta, answer

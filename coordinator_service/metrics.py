@@ -7,7 +7,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from coordinator_service.answers import Answers
+from coordinator_service.answers import STREAMS_MAX, Answers
 from coordinator_service.live import Live
 from coordinator_service.store import Store
 from shared.ledger import Ledger
@@ -18,7 +18,10 @@ from shared.serving.room import Room
 
 
 class OfLedger(Collector):
-    """Gauges of each stream: its median, how wrong that can be, and who is there."""
+    """Gauges of each stream: its median, how wrong that can be, and who is there.
+
+    Of the first thousand, by name: to make so many answers anew takes half a second.
+    """
 
     def __init__(self, ledger: Ledger, answers: Answers) -> None:
         self._ledger, self._answers = ledger, answers
@@ -37,7 +40,7 @@ class OfLedger(Collector):
             "complete", "1 if nobody is silent, and it has listened for three heartbeats"
         )
         sources = gauge("sources", "Sources of the stream", "state")
-        for stream in self._ledger.streams:
+        for stream in self._ledger.streams[:STREAMS_MAX]:
             answer = self._answers.median_at_once(stream).answer
             estimate = cast(Estimate, answer.estimate)  # as it has values
             median.add_metric([stream], estimate.value)
@@ -73,11 +76,18 @@ class Metrics:
         self._deltas = counter(
             "deltas", "Deltas, by form and what became of them", "form", "result"
         )
+        self._refused = counter("refused_deltas", "Deltas that were refused", "code")
         self._received = counter("received_bytes", "Bytes of bodies that workers sent")
         self._sent = counter("sent_bytes", "Bytes of bodies that went back to workers")
         Gauge(
             "median_coordinator_listeners", "Streams of events that are open", registry=registry
         ).set_function(lambda: live.listeners)
+        Gauge(
+            "median_coordinator_rows_bytes", "Bytes of memory that rows take", registry=registry
+        ).set_function(lambda: ledger.memory.taken)
+        Gauge(
+            "median_coordinator_streams", "Streams that have values", registry=registry
+        ).set_function(lambda: len(ledger.streams))
         self._queries = counter("queries", "Questions that were answered", "endpoint")
         self.median_asked = self._queries.labels("median").inc  # on the hot path
 
@@ -86,6 +96,9 @@ class Metrics:
 
     def judged(self, form: str, result: str) -> None:
         self._deltas.labels(form, result).inc()
+
+    def refused(self, code: str) -> None:
+        self._refused.labels(code).inc()
 
     def carried(self, received: int, sent: int) -> None:
         self._received.inc(received)

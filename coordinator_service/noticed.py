@@ -1,8 +1,10 @@
-"""What is noticed of the sources, and said in the log: who turns silent, and who has whose name.
+"""What is noticed, and said in the log: who turns silent, who has whose name, what is full.
 
 A name is a label: two workers may bear it, and all that they count is counted. But it is hardly
 meant. It cannot be a restart if two sources of one worker and one stream both spoke between two
 looks, and both again before the next.
+
+Of sources that the ledger has forgotten nothing is remembered here, from the next look on.
 """
 
 import logging
@@ -10,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 
 from coordinator_service.answers import Answers
+from shared.ledger import Ledger
 from shared.rows import Row
 from shared.serving.logs import facts
 
@@ -27,6 +30,19 @@ class Noticed:
         self._deltas: dict[Key, int] = {}
         self._spoke: dict[Name, set[Key]] = {}
         self._shared: set[Name] = set()
+        self._full = False
+
+    def full(self, ledger: Ledger, now: float) -> None:
+        """Say once when it begins that there is no memory for something, and once when it ends."""
+        full = ledger.is_full(now=now)
+        if full == self._full:
+            return
+        self._full = full
+        what = facts(bytes=ledger.memory.taken, bytes_max=ledger.memory.most)
+        if full:
+            log.error("rows take as much memory as they may; deltas are refused", extra=what)
+        else:
+            log.info("no delta was refused for want of memory in three heartbeats", extra=what)
 
     def state(self, row: Row, now: float) -> None:
         """A new source is silent for a moment: that is no news to worry about."""
@@ -48,8 +64,10 @@ class Noticed:
 
     def _spoken_since(self, rows: Iterable[Row]) -> dict[Name, set[Key]]:
         spoke = defaultdict(set)
+        before, self._deltas = self._deltas, {}
         for row in rows:
-            if row.deltas > self._deltas.get(row.source.key, row.deltas):
+            if row.deltas > before.get(row.source.key, row.deltas):
                 spoke[row.source.worker, row.source.stream].add(row.source.key)
             self._deltas[row.source.key] = row.deltas
+        self._states = {key: one for key, one in self._states.items() if key in self._deltas}
         return spoke

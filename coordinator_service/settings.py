@@ -5,7 +5,7 @@ from typing import ClassVar
 from pydantic import Field
 
 from shared.protocol import EPSILON_MIN, HEARTBEAT_S_MAX
-from shared.serving.settings import ServiceSettings
+from shared.serving.settings import MIB, ServiceSettings
 from shared.serving.tokens import OfFile, OfSetting, Tokens
 
 
@@ -24,6 +24,11 @@ class Settings(ServiceSettings):
         ge=0.05,
         le=HEARTBEAT_S_MAX,
         description="seconds after which a worker with no news says so; three without are silence",
+    )
+    rows_bytes_max: int = Field(
+        256 * MIB,
+        ge=MIB,
+        description="bytes of memory that rows may take; a delta that needs more is refused",
     )
     push_token: OfSetting = Field(
         Tokens(), description="a worker that pushes must show it; unless set, none must"

@@ -30,7 +30,8 @@ class Said(Told):
     exact: bool
     """No acknowledged value could make the answer another."""
     complete: bool
-    """Nobody is silent, and the coordinator has listened for three heartbeats."""
+    """Nobody is silent, the coordinator has listened for three heartbeats, and within these no
+    source was turned away for want of memory."""
     workers: Workers
     as_of: str
     """When the answer was made; it stays the same until something changes it."""

@@ -15,7 +15,8 @@ heard within three heartbeats, its last delta echoes the number that its receipt
 since claimed to know more than the row covers. That number is drawn at each start, and becomes
 another when a source is heard for the first time, or after it was late. One that said goodbye, and
 echoed that number, is not silent; nor is one that was retired, until it speaks again. An answer is
-complete when nobody is silent, and the ledger has listened for three heartbeats.
+complete when nobody is silent, the ledger has listened for three heartbeats, and nobody was turned
+away within these, as said below.
 
 So a source that has read no receipt for six heartbeats is silent, whatever the network does with
 what it sent: bytes may be stuck for an hour in a buffer or a paused process. *Proof.* Let the mark
@@ -54,6 +55,39 @@ have been on its way since before.) []
 All that was said of silence is said of a source that nobody takes over. Who is not heard for three
 heartbeats while a copy takes its place is not listed as silent: its row lives. What it acknowledged
 beyond the row is in no answer. And a ledger that has forgotten a row takes whoever comes first.
+
+Who is turned away
+------------------
+Memory has an end. Where rows are about to take more than `bytes_max`, a delta is refused, with the
+code *no_room*, if it is of a source that has no row, or makes a row larger. One that makes none
+larger is always taken; rows that are restored are, too. So who is in stays in, and a full ledger
+goes on.
+
+A row whose delta was refused is doubted, like any whose source claims to know more. But a source of
+which nothing is known leaves nothing behind either, or whoever invents sources would fill what was
+to be protected. Of all of them together one number is kept for each stream, and one for all streams
+without a source: when the last was turned away. For three heartbeats from then on, no answer of the
+stream is complete.
+
+So no answer is complete while a source that was turned away goes on to try, as it does at least
+each heartbeat. Who is turned away and falls silent is forgotten after three heartbeats, as if he
+had never been heard of. *No promise of his is broken by that, if he was new*: nothing is
+acknowledged before a first signature. If he was not, it had been forgotten already, by a ledger
+that began anew, what he had told before; what he acknowledged is in no answer, and from then on
+none says so.
+
+What a liar can do
+------------------
+Whatever a valid delta says, it gets a receipt or a refusal, and is judged alone. Who may push may
+lie about values of his own, and so move every answer of a stream; claim shifts, so that no
+certificate is worth anything, and none of the pool is left to others; and invent sources, so that
+none is complete, until they are retired, or memory is full. He cannot make the ledger fail, nor
+break what it promises of the values that others told it: of the sum of what was claimed, each
+answer is as near the quantile as its certificate says, also of weights beyond 2**53.
+
+A mark is no secret: whoever names a source gets the receipt of its row. So who may push, and knows
+the number of a source, which is random and told with its row to who may read, can go on with it in
+place of its worker. That finds a row that covers more than it has, and begins a new source.
 """
 
 import math
@@ -79,9 +113,20 @@ from shared.protocol import (
     unpack_delta,
 )
 from shared.rank_shift import NO_GRANT, Estimate
-from shared.rows import Attendance, Hearing, Row, Rows
+from shared.rows import (
+    KNOT_BYTES,
+    SOURCE_BYTES,
+    STREAM_BYTES,
+    Attendance,
+    Hearing,
+    Memory,
+    Row,
+    Rows,
+)
 
-ROW_KNOTS_MAX = 2 * SEGMENTS_MAX  # many more than any outbox lets a row have
+# No outbox lets a row have more: what it adds to has fewer than `wording.KNOTS_MAX` knots, 1000,
+# and n segments have n + 1.
+ROW_KNOTS_MAX = SEGMENTS_MAX + 1000
 CLAIMS_MAX = 16  # homes that are remembered of a source; any more of them wait, and are never told
 CONFLICT = 2  # deltas of a row that came after a claim: then who drew the last was there after it
 
@@ -92,6 +137,10 @@ IN_USE = (
 IN_CONFLICT = (
     "another process went on with this source, from another copy of its data directory; stop one "
     "of the two, or give one an empty data directory"
+)
+NO_ROOM = (
+    "the coordinator holds as much as it may, {} bytes of rows: give it more of them, or fewer "
+    "streams and sources"
 )
 
 
@@ -130,28 +179,43 @@ class Ledger:
     `number` is drawn at random at each start, from 1 to 2**64 - 1.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  a promise, and by name what it is kept with
         self,
         epsilon: float,
         *,
         number: int,
         now: float,
         heartbeat_s: float = 10.0,
+        bytes_max: int | None = None,
         rows: Iterable[Row] = (),
     ) -> None:
         if not EPSILON_MIN <= epsilon < 0.5:
             raise ValueError(f"epsilon must be from {EPSILON_MIN} to below 0.5, not {epsilon}")
         self.epsilon, self.number, self.heartbeat_s = epsilon, number, heartbeat_s
         self._started = now
+        self.memory = Memory(bytes_max)
         self._streams: dict[str, Rows] = {}
+        self._full_at = -math.inf  # when something was refused last for want of memory
+        self._none = Rows(epsilon)  # of all streams of which no source is known
         for row in rows:
             self._begun(row.source.stream).restore(row)
 
     def _begun(self, stream: str) -> Rows:
-        return self._streams.setdefault(stream, Rows(self.epsilon))
+        rows = self._streams.get(stream)
+        if rows is None:
+            rows = self._streams[stream] = Rows(self.epsilon, self.memory)
+            rows.changes, rows.turned_away = self._none.changes + 1, self._none.turned_away
+            self.memory.taken += STREAM_BYTES
+        return rows
+
+    def _ended(self, stream: str) -> None:
+        """No source of it is known any more; `changes` never is what it was before."""
+        rows = self._streams.pop(stream)
+        self.memory.taken -= STREAM_BYTES
+        self._none.changes = max(self._none.changes, rows.changes) + 1
 
     def _rows(self, stream: str) -> Rows:
-        return self._streams.get(stream) or Rows(self.epsilon)
+        return self._streams.get(stream, self._none)
 
     @property
     def rows(self) -> Iterator[Row]:
@@ -179,6 +243,10 @@ class Ledger:
         hearing = self._rows(source.stream).hearings.get(source.number)
         return hearing.at if hearing else -math.inf
 
+    def knows(self, source: Source) -> bool:
+        """Whether anything is remembered of it."""
+        return self._rows(source.stream).knows(source.number)
+
     def row(self, source: Source) -> Row:
         """What is held of a source; an empty row if nothing is."""
         return self._rows(source.stream).of(source)
@@ -197,11 +265,11 @@ class Ledger:
             return Verdict(delta, Outcome.REPEATED, self._receipt(row))
         if row.is_claimed_by(delta) and (claimed := self._claimed(row, delta, now)):
             return Verdict(delta, Outcome.REFUSED, claimed)
-        refusal = self._refusal(row, delta)
+        refusal = self._refusal(row, delta) or self._no_room(row, delta, now)
         if refusal is None and row.accepts(delta):
             row = self._changed(row, delta, data, now)
             return Verdict(delta, Outcome.ACCEPTED, self._receipt(row))
-        self._doubt(row, delta)
+        self._doubt(row, delta, now)
         if refusal is None:
             return Verdict(delta, Outcome.STRANGE, self._receipt(row))
         return Verdict(delta, Outcome.REFUSED, refusal)
@@ -227,6 +295,26 @@ class Ledger:
             return Refusal("too_long", f"a row has at most {ROW_KNOTS_MAX} knots: send a whole")
         return None
 
+    def _no_room(self, row: Row, delta: Delta, now: float) -> Refusal | None:
+        if not row.accepts(delta) or self.memory.has(self._more(row, delta)):
+            return None
+        self._full_at = now
+        return Refusal("no_room", NO_ROOM.format(self.memory.most))
+
+    def _more(self, row: Row, delta: Delta) -> int:
+        """Bytes that it would take, were it accepted: exactly, where there are not many left."""
+        new = self._new(row.source)
+        most = new + KNOT_BYTES * (len(delta.segments) + 1)
+        if self.memory.has(most):
+            return most
+        return new + KNOT_BYTES * (len(delta.drawn_on(row.picture)) - len(row.picture))
+
+    def _new(self, source: Source) -> int:
+        """Bytes that are taken once a source is known; 0: it is."""
+        if self.knows(source):
+            return 0
+        return SOURCE_BYTES + (0 if source.stream in self._streams else STREAM_BYTES)
+
     def _changed(self, row: Row, delta: Delta, data: bytes, now: float) -> Row:
         rows = self._begun(delta.source.stream)
         was_silent = self.is_silent(row, now=now)
@@ -242,20 +330,25 @@ class Ledger:
         return row
 
     def _hearing(self, source: Source) -> Hearing:
-        hearings = self._begun(source.stream).hearings
-        return hearings.setdefault(source.number, Hearing(source, self.number))
+        return self._begun(source.stream).hearing(source, self.number)
 
     def _is_heard(self, hearing: Hearing, now: float) -> None:
         if now >= hearing.late_at(self.heartbeat_s):
             hearing.number = hearing.number % ID_MAX + 1
         hearing.at, hearing.doubted = now, False
 
-    def _doubt(self, row: Row, delta: Delta) -> None:
+    def _doubt(self, row: Row, delta: Delta, now: float) -> None:
         """It knows of more than the row covers, or was thought to be gone; unless it went since."""
         gone = row.final and self.heard_at(row.source) > -math.inf
-        if not gone and (row.final or delta.upto > row.upto):
+        if gone or not (row.final or delta.upto > row.upto):
+            return
+        rows = self._rows(delta.source.stream)
+        if self.memory.has(self._new(delta.source)):
             self._hearing(delta.source).doubted = True
-            self._begun(delta.source.stream).is_another()
+            rows = self._begun(delta.source.stream)
+        else:
+            self._full_at = rows.turned_away = now
+        rows.is_another()
 
     def _number_of(self, source: Source) -> int:
         hearing = self._rows(source.stream).hearings.get(source.number)
@@ -292,13 +385,18 @@ class Ledger:
         return [self._retired(row) for row in silent]
 
     def _retired(self, row: Row) -> Row:
+        """A source without a row is forgotten; so may be its stream."""
         rows, number = self._begun(row.source.stream), row.source.number
         row = replace(row, retired=True)
-        if row.upto:
+        if not row.upto:
+            rows.forget(number)
+        else:
             rows.restore(row)
-        if number in rows.hearings:
-            rows.hearings[number].doubted = False
+            if number in rows.hearings:
+                rows.hearings[number].doubted = False
         rows.is_another()
+        if rows.is_empty:
+            self._ended(row.source.stream)
         return row
 
     def answer(self, q: float = 0.5, *, stream: str = "default", now: float) -> Answer:
@@ -312,7 +410,7 @@ class Ledger:
                 raise ValueError(f"q must be from 0 to 1, not {q}")
         rows = self._rows(stream)
         live, silent, until = self._attendance(rows, now)
-        complete = not silent and now >= self.listens_until
+        complete = not silent and now >= max(self.listens_until, self._turns_away_until(rows))
         exact = complete and all(row.counted == NO_GRANT for row in rows)
         return [
             Answer(
@@ -339,6 +437,13 @@ class Ledger:
         """Before then it cannot know who is missing."""
         return self._started + SILENT_HEARTBEATS * self.heartbeat_s
 
+    def is_full(self, *, now: float) -> bool:
+        """Whether there was no memory for something within three heartbeats."""
+        return now < self._full_at + SILENT_HEARTBEATS * self.heartbeat_s
+
+    def _turns_away_until(self, rows: Rows) -> float:
+        return rows.turned_away + SILENT_HEARTBEATS * self.heartbeat_s
+
     def _attendance(self, rows: Rows, now: float) -> Attendance:
         if rows.attendance is None or now >= rows.attendance.until:
             rows.attendance = self._taken(rows, now)
@@ -346,7 +451,8 @@ class Ledger:
 
     def _taken(self, rows: Rows, now: float) -> Attendance:
         live = silent = 0
-        until = self.listens_until if now < self.listens_until else math.inf
+        times = (self.listens_until, self._turns_away_until(rows))
+        until = min((time for time in times if now < time), default=math.inf)
         for row in map(rows.of, rows.sources):
             if self.is_silent(row, now=now):
                 silent += 1

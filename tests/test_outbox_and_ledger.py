@@ -668,7 +668,7 @@ def test_a_row_does_not_grow_without_end() -> None:
     assert isinstance(answer, Refusal)
     assert answer.code == "too_long"
     assert not isinstance(ledger.receive(accepted, now=0), Refusal), "a repeat is none the worse"
-    assert ledger.row(outbox.source).upto == 1 + 3 * 2**15
+    assert ledger.row(outbox.source).upto == 1 + 2**15
 
 
 @pytest.mark.parametrize("epsilon", [0.0, 0.5, -1.0, float("nan")])

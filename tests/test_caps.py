@@ -1,0 +1,521 @@
+"""What somebody inside may make us keep, and what he may say: he breaks nothing by it."""
+
+import asyncio
+import json
+import logging
+import math
+import weakref
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from coordinator_service.answers import Answers
+from coordinator_service.noticed import Noticed
+from shared.digest import Digest
+from shared.ledger import NO_ROOM, ROW_KNOTS_MAX, Ledger, Outcome
+from shared.outbox import Outbox
+from shared.picture import NO_SEGMENTS, Segments
+from shared.protocol import (
+    ID_MAX,
+    NO_MARK,
+    SEGMENTS_MAX,
+    SILENT_HEARTBEATS,
+    UPTO_MAX,
+    Cause,
+    Delta,
+    Form,
+    MalformedMessage,
+    Receipt,
+    Refusal,
+    Source,
+    pack_delta,
+    pack_receipt,
+    unpack_delta,
+    unpack_receipt,
+)
+from shared.rows import KNOT_BYTES, SOURCE_BYTES, STREAM_BYTES, Row
+from shared.wording import KNOTS_MAX
+from tests.cluster import Cluster, run, until
+from tests.test_coordinator_app import sent
+from tests.test_worker_app import check_problem, is_ready
+
+HEARTBEAT_S = 1.0
+SILENT_S = SILENT_HEARTBEATS * HEARTBEAT_S
+LARGEST, SMALLEST = 1.7976931348623157e308, 5e-324
+
+
+def a_ledger(bytes_max: int | None = None, rows: Iterable[Row] = ()) -> Ledger:
+    return Ledger(0.05, number=7, now=0.0, heartbeat_s=HEARTBEAT_S, bytes_max=bytes_max, rows=rows)
+
+
+def chain(x: list[float], weights: list[float]) -> Segments:
+    return Segments(np.array(x), np.array(weights))
+
+
+def said(number: int, *, stream: str = "default", **fields: Any) -> bytes:
+    """A whole of two values, unless something else is said."""
+    upto = fields.get("upto", 2)
+    plain = Delta(
+        source=Source("liar", stream, number),
+        base=NO_MARK,
+        since=0,
+        upto=upto,
+        form=Form.WHOLE,
+        segments=chain([0.0, 1.0], [upto]),
+        shift=0.0,
+        digest_error=0.001,
+        ledger=0,
+        cause=Cause.PATIENCE,
+    )
+    return pack_delta(replace(plain, **fields))
+
+
+def taken(ledger: Ledger) -> int:
+    """Counted anew."""
+    known = list(ledger.known)
+    knots = sum(len(row.picture) for row in known)
+    streams = {row.source.stream for row in known}
+    return STREAM_BYTES * len(streams) + SOURCE_BYTES * len(known) + KNOT_BYTES * knots
+
+
+def one_source(knots: int = 2) -> int:
+    return SOURCE_BYTES + KNOT_BYTES * knots
+
+
+def heard(ledger: Ledger, data: bytes, now: float = 0.0) -> Receipt:
+    answer = ledger.receive(data, now=now)
+    assert isinstance(answer, Receipt), answer
+    return answer
+
+
+def refused(ledger: Ledger, data: bytes, now: float = 0.0) -> Refusal:
+    answer = ledger.receive(data, now=now)
+    assert isinstance(answer, Refusal), answer
+    return answer
+
+
+def complete(ledger: Ledger, now: float, stream: str = "default") -> bool:
+    return ledger.answer(stream=stream, now=now).complete
+
+
+# What is full
+
+
+def test_a_source_for_which_there_is_no_memory_is_turned_away_and_not_remembered() -> None:
+    ledger = a_ledger(STREAM_BYTES + 3 * one_source())
+    for number in range(3):
+        heard(ledger, said(number))
+    before = ledger.memory.taken
+    for number in range(3, 50):
+        answer = refused(ledger, said(number))
+        assert answer.code == "no_room"
+        assert f"{ledger.memory.most} bytes" in answer.sentence
+        refused(ledger, said(number, stream=f"stream {number}"))
+        assert isinstance(ledger.receive(said(number, base=b"12345678"), now=0), Receipt)
+    assert ledger.memory.taken == before == taken(ledger) == ledger.memory.most
+    assert len(list(ledger.known)) == 3
+    assert ledger.answer(now=0).count == 6
+
+
+def test_what_makes_a_row_no_larger_is_always_taken() -> None:
+    ledger = a_ledger(STREAM_BYTES + one_source(knots=3))
+    mark = heard(ledger, said(1, upto=3, segments=chain([0, 1, 2], [1, 2]))).mark
+    same = said(1, base=mark, since=3, upto=9, form=Form.SAME, segments=NO_SEGMENTS)
+    mark = heard(ledger, same).mark
+    inside = chain([1.0, 2.0], [1.0])
+    mark = heard(ledger, said(1, base=mark, since=9, upto=10, form=Form.MORE, segments=inside)).mark
+    mark = heard(ledger, said(1, base=mark, upto=11, segments=chain([5, 6], [11]))).mark
+    mark = heard(ledger, said(1, base=mark, upto=12, segments=chain([5, 6, 7], [11, 1]))).mark
+    assert ledger.memory.taken == ledger.memory.most == taken(ledger)
+    larger = said(1, base=mark, upto=13, segments=chain([5, 6, 7, 8], [11, 1, 1]))
+    assert refused(ledger, larger).code == "no_room"
+    more = said(1, base=mark, since=12, upto=13, form=Form.MORE, segments=chain([7, 8], [1]))
+    assert refused(ledger, more).code == "no_room"
+    assert not complete(ledger, SILENT_S), "it claims to know more"
+    heard(ledger, said(1, base=mark, upto=13, segments=chain([5, 6, 7], [11, 2])), now=SILENT_S)
+
+
+def test_rows_that_were_kept_come_back_all_of_them() -> None:
+    whole = a_ledger()
+    for number in range(5):
+        heard(whole, said(number))
+    small = a_ledger(STREAM_BYTES, whole.rows)
+    assert small.answer(now=0).count == 10
+    assert small.memory.taken == taken(small) > STREAM_BYTES
+    mark = small.row(Source("", "default", 1)).mark
+    heard(small, said(1, base=mark, upto=7))
+    assert refused(small, said(9)).code == "no_room"
+
+
+# Answers stay true
+
+
+def test_no_answer_is_complete_until_three_heartbeats_after_the_last_was_turned_away() -> None:
+    ledger = a_ledger(STREAM_BYTES + one_source())
+    mark, echoed = NO_MARK, 0
+    for upto in (2, 3):
+        answer = heard(ledger, said(1, base=mark, upto=upto, ledger=echoed), now=SILENT_S)
+        mark, echoed = answer.mark, answer.ledger
+    assert complete(ledger, SILENT_S)
+    changes = ledger.changes("default")
+    assert not ledger.is_full(now=SILENT_S)
+    at = SILENT_S + HEARTBEAT_S
+    refused(ledger, said(2), now=at)
+    assert ledger.changes("default") > changes
+    told = ledger.answer(now=at)
+    assert (told.complete, told.live, told.silent) == (False, 1, 0)
+    assert told.until <= at + SILENT_S
+    heard(ledger, said(1, base=mark, upto=4, ledger=echoed), now=at + 1.5)
+    assert not complete(ledger, at + SILENT_S - 0.01)
+    assert ledger.is_full(now=at + SILENT_S - 0.01)
+    assert complete(ledger, at + SILENT_S)
+    assert not ledger.is_full(now=at + SILENT_S)
+
+
+def test_of_a_stream_without_sources_it_is_said_too_and_of_one_that_then_begins() -> None:
+    ledger = a_ledger(STREAM_BYTES + one_source())
+    heard(ledger, said(1, stream="other", base=b"12345678"), now=SILENT_S)
+    assert complete(ledger, SILENT_S)
+    changes = [ledger.changes("default")]
+    refused(ledger, said(2), now=SILENT_S)
+    changes.append(ledger.changes("default"))
+    assert not complete(ledger, SILENT_S)
+    assert ledger.answer(now=SILENT_S).until == 2 * SILENT_S
+    assert [row.source.stream for row in ledger.retire("liar", now=SILENT_S)] == ["other"]
+    changes.append(ledger.changes("other"))
+    receipt = heard(ledger, said(2), now=SILENT_S)
+    heard(ledger, said(2, base=receipt.mark, upto=3, ledger=receipt.ledger), now=SILENT_S)
+    changes.append(ledger.changes("default"))
+    assert changes == sorted(set(changes)), "each time another"
+    assert not complete(ledger, SILENT_S), "another may have been turned away of this stream"
+    assert not complete(ledger, 2 * SILENT_S - 0.01)
+
+
+def test_a_source_that_was_never_accepted_is_forgotten_once_it_is_retired() -> None:
+    """Whoever invents sources takes memory; an operator gets it back."""
+    ledger = a_ledger(STREAM_BYTES + 5 * SOURCE_BYTES)
+    empty = ledger.memory.taken
+    for number in range(9):
+        ledger.receive(said(number, base=b"12345678"), now=0)
+    assert len(list(ledger.known)) == 5
+    assert ledger.answer(now=SILENT_S).silent == 5
+    assert len(ledger.retire("liar", now=SILENT_S)) == 5
+    assert (ledger.memory.taken, list(ledger.known)) == (empty, [])
+    assert complete(ledger, SILENT_S)
+    heard(ledger, said(1), now=SILENT_S)
+
+
+def test_no_outbox_lets_a_row_have_more_knots_than_it_may() -> None:
+    assert KNOTS_MAX - 1 + SEGMENTS_MAX + 1 <= ROW_KNOTS_MAX
+
+
+# What is absurd
+
+
+def grants_are_those_of_the_rows(ledger: Ledger, data: bytes) -> Receipt:
+    anew = heard(a_ledger(rows=reversed(list(ledger.rows))), data)
+    answer = heard(ledger, data)
+    assert answer.grant == anew.grant
+    assert unpack_receipt(pack_receipt(answer)) == answer
+    return answer
+
+
+def test_sums_beyond_what_a_float_can_hold_stay_exact(rng: np.random.Generator) -> None:
+    """Some claim all that one may, and shifts as large, and take them back, again and again."""
+    ledger, honest = a_ledger(), Outbox(Source("w", "default", 99), Digest(0.001), now=0.0)
+    marks = dict.fromkeys(range(16), NO_MARK)
+    for turn, most in enumerate([2**52, 2**4] * 4):
+        for number in rng.permutation(16).tolist():
+            shift = int(rng.integers(most)) / 16
+            lie = said(number, base=marks[number], upto=UPTO_MAX, shift=shift)
+            marks[number] = grants_are_those_of_the_rows(ledger, lie).mark
+            honest.add([turn, number], now=0.0)
+            while data := honest.delta(now=0.0):
+                honest.receive(grants_are_those_of_the_rows(ledger, data), now=0.0)
+        covered = ledger.row(honest.source).upto
+        assert ledger.answer(now=0.0).count == 16 * UPTO_MAX + covered
+    assert honest.acknowledged == honest.count
+
+
+def test_grants_stay_sums_of_sixteenths_whatever_is_claimed() -> None:
+    """A few hundred went and left a pool behind that would be larger than a float can count."""
+    ledger = a_ledger()
+    for number in range(300):
+        upto = UPTO_MAX - number
+        answer = heard(ledger, said(number, upto=upto))
+        mark, echo = answer.mark, answer.ledger
+        heard(ledger, said(number, upto=upto, base=mark, ledger=echo, shift=1 / 16, final=True))
+    for number in range(300, 330):
+        grants_are_those_of_the_rows(ledger, said(number, upto=UPTO_MAX - 7 * number))
+
+
+def test_a_sum_that_a_float_cannot_hold_is_not_called_exact() -> None:
+    ledger = a_ledger()
+    for number in range(64):
+        upto = UPTO_MAX - number
+        jump = chain([1.0, 1.0], [upto])
+        answer = heard(ledger, said(number, upto=upto, segments=jump))
+        gone: dict[str, Any] = {"base": answer.mark, "ledger": answer.ledger, "final": True}
+        heard(ledger, said(number, upto=upto, segments=jump, **gone))
+        estimate = ledger.answer(0.5, now=0.0).estimate
+        assert estimate is not None
+        assert (estimate.value, estimate.rank_error > 0) == (1.0, number > 0)
+
+
+def test_an_answer_that_is_kept_holds_no_rows_that_were_replaced() -> None:
+    ledger = a_ledger()
+    answers = Answers(ledger, clock=lambda: 0.0, wall=lambda: 0.0)
+    mark = heard(ledger, said(1)).mark
+    kept = answers.median_at_once("default")
+    distribution = ledger.distribution("default")
+    assert distribution is not None
+    total = weakref.ref(distribution.total)
+    del distribution
+    assert total() is not None
+    heard(ledger, said(1, base=mark, upto=3))
+    assert total() is None
+    assert kept.answer.estimate is not None
+    assert kept.answer.estimate.low <= kept.answer.estimate.value == 0.5
+
+
+def strictly(body: bytes) -> Any:
+    def odd(constant: str) -> Any:
+        raise AssertionError(f"{constant} is no JSON")
+
+    return json.loads(body, parse_constant=odd)
+
+
+def check_answers(ledger: Ledger, now: float) -> None:
+    answers = Answers(ledger, clock=lambda: now, wall=lambda: 1e9)
+    for stream in ledger.streams:
+        for q in (0.0, 0.25, 0.5, 1.0):
+            estimate = ledger.answer(q, stream=stream, now=now).estimate
+            assert estimate is not None
+            assert estimate.low <= estimate.value <= estimate.high
+            assert math.isfinite(estimate.value)
+            assert 0 <= estimate.rank_error <= 1
+        strictly(answers.median_at_once(stream).body)
+        strictly(json.dumps(answers.quantiles(stream, [0, 0.3, 1]), allow_nan=False).encode())
+        for points in (2, 7, 1000):
+            strictly(answers.cdf(stream, points)())
+        strictly(answers.explain(stream, 0.5)())
+    strictly(answers.workers(None)())
+
+
+ODD = [0.0, 1.0, -1.0, SMALLEST, -SMALLEST, 2 * SMALLEST, LARGEST, -LARGEST, 1e-300, 1e300]
+KNOTS = st.lists(st.sampled_from(ODD) | st.floats(allow_nan=False, allow_infinity=False),
+                 min_size=2, max_size=9)  # fmt: skip
+COUNTS = st.sampled_from([1, 2, 3, 2**47, UPTO_MAX - 1, UPTO_MAX]) | st.integers(1, UPTO_MAX)
+SHARES = st.lists(st.integers(0, 9), min_size=1, max_size=9)
+
+
+@st.composite
+def segments(draw: st.DrawFn, weight: int) -> Segments:
+    """A chain of this weight, with jumps where a knot comes twice."""
+    x = sorted(draw(KNOTS))
+    x = [one for at, one in enumerate(x) if x[at - 2 : at] != [one, one] or at < 2]
+    shares = [1 + draw(st.integers(0, 9)) * draw(st.booleans()) for _ in x[1:]]
+    gains = [weight * share // sum(shares) for share in shares]
+    gains[-1] += weight - sum(gains)
+    unit = 0
+    return Segments(np.array(x) + 0.0, np.array(gains, dtype=np.float64), 0, unit)
+
+
+@st.composite
+def lies(draw: st.DrawFn, ledger: Ledger) -> bytes:
+    """A valid delta of a few sources, mostly drawn on the rows that there are."""
+    source = Source(draw(st.sampled_from(["w", "liar"])), draw(st.sampled_from(["default", "b"])),
+                    draw(st.sampled_from([1, 2, 3, 4, ID_MAX])))  # fmt: skip
+    row, form = ledger.row(source), draw(st.sampled_from(Form))
+    if not row.upto or row.upto == UPTO_MAX:
+        form = Form.WHOLE if form is Form.MORE or not row.upto else form
+    since = 0 if form is Form.WHOLE else row.upto
+    upto = draw(COUNTS if form is Form.WHOLE else st.integers(since + (form > 0), UPTO_MAX))
+    drawn = NO_SEGMENTS if form is Form.SAME else draw(segments(upto - since))
+    return pack_delta(
+        Delta(
+            source=source,
+            base=draw(st.sampled_from([row.mark, row.mark, row.mark, NO_MARK, b"12345678"])),
+            since=since,
+            upto=upto,
+            form=form,
+            segments=drawn,
+            shift=draw(st.sampled_from([0.0, upto, upto - 1 / 16, upto / 2, 1 / 16])),
+            digest_error=draw(st.sampled_from([1e-6, 0.0005, 0.0025, 0.3, 0.5])),
+            ledger=draw(st.sampled_from([0, 7, 8, 9, ID_MAX])),
+            cause=draw(st.sampled_from(Cause)),
+            final=draw(st.booleans()),
+            raw=draw(st.sampled_from([0, 1, ID_MAX])),
+            home=draw(st.sampled_from([0, 1, 2**32 - 1])) if form is Form.WHOLE else 0,
+            former=(),
+        )
+    )
+
+
+@settings(max_examples=60)
+@given(st.data(), st.sampled_from([None, STREAM_BYTES + 3 * SOURCE_BYTES + 9 * KNOT_BYTES]))
+def test_whatever_a_valid_delta_says_it_is_judged_alone_and_nothing_breaks(
+    data: st.DataObject, bytes_max: int | None
+) -> None:
+    ledger, now = a_ledger(bytes_max), 0.0
+    honest = Outbox(Source("honest", "default", 99), Digest(0.001), now=now)
+    for turn in range(data.draw(st.integers(1, 8))):
+        lie = data.draw(lies(ledger))
+        try:
+            unpack_delta(lie)
+        except MalformedMessage:
+            assert ledger.judge(lie, now=now).outcome is Outcome.REFUSED
+            continue
+        answer = ledger.receive(lie, now=now)
+        if isinstance(answer, Receipt):
+            assert unpack_receipt(pack_receipt(answer)) == answer
+        assert ledger.memory.taken == taken(ledger)
+        assert bytes_max is None or ledger.memory.taken <= bytes_max
+        honest.add([float(turn), -float(turn)], now=now)
+        if sent := honest.delta(now=now):
+            answer = ledger.receive(sent, now=now)
+            if isinstance(answer, Receipt):
+                honest.receive(answer, now=now)
+            else:
+                assert answer.code == "no_room"
+        now += data.draw(st.sampled_from([0.0, 0.0, 1.0, 4.0]))
+        check_answers(ledger, now)
+    if honest.acknowledged:
+        assert ledger.row(honest.source).upto <= honest.count
+
+
+@pytest.mark.parametrize(
+    "x",
+    [
+        [-LARGEST, LARGEST], [-LARGEST, -LARGEST, LARGEST, LARGEST], [0.0, SMALLEST],
+        [-SMALLEST, SMALLEST], [SMALLEST, SMALLEST, 2 * SMALLEST],
+        (1 + np.arange(1001) * 2.0**-52).tolist(),
+    ],
+)  # fmt: skip
+def test_knots_at_the_ends_of_what_a_float_can_hold_are_answered_from(x: list[float]) -> None:
+    ledger = a_ledger()
+    for number, weight in enumerate((1, 2**30, 2**38)):
+        weights = [float(weight)] * (len(x) - 1)
+        mark = heard(ledger, said(number, upto=int(sum(weights)), segments=chain(x, weights))).mark
+        since = int(sum(weights))
+        same = said(
+            number, base=mark, since=since, upto=UPTO_MAX, form=Form.SAME, segments=NO_SEGMENTS
+        )
+        check_answers(ledger, 0.0)
+        heard(ledger, same)
+        check_answers(ledger, 0.0)
+
+
+# The same over HTTP
+
+
+def full(number: int = 1, stream: str = "default", knots: int = 14_000) -> bytes:
+    """A row of more than a MiB, or nearly as much."""
+    x = np.arange(float(knots))
+    upto = knots - 1
+    return said(number, stream=stream, upto=upto, segments=Segments(x, np.ones(upto)))
+
+
+def test_the_clients_of_a_worker_that_is_turned_away_are_told_why(
+    rng: np.random.Generator, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+
+    async def story() -> None:
+        async with Cluster(rng, workers=0) as cluster:
+            node = await cluster.start_coordinator(rows_bytes_max=2**20)
+            (receipt,) = await sent(node, full(knots=12_900))
+            assert isinstance(receipt, Receipt)
+            worker = await cluster.start_worker(answer_s_max=0.5, goodbye_s_max=0.1)
+            await until(lambda: is_ready(worker), "it met the coordinator")
+            first = asyncio.create_task(cluster.post(worker, rng.normal(size=3)))
+
+            async def is_told() -> bool:
+                response = await worker.client.post("/values", json=[1, 2])
+                return response.status_code == 503
+
+            await until(is_told, "it is refused")
+            message = check_problem(
+                await worker.client.post("/values", json=[1, 2]), 503, "not_taken"
+            )
+            assert message == NO_ROOM.format(2**20)
+            said_ = await node.json("/median")
+            assert (said_["count"], said_["complete"]) == (12_899, False)
+            refusals = "median_coordinator_refused_deltas_total"
+            assert await node.metric(refusals, code="no_room") >= 1
+            assert await node.metric("median_coordinator_rows_bytes") <= 2**20
+            check_problem(await first, 503, "not_acknowledged")
+
+    run(story())
+    assert "rows take as much memory as they may; deltas are refused" in caplog.text
+    told = [one.__dict__["facts"] for one in caplog.records if one.msg == "source %s"]
+    assert {one["worker"] for one in told} == {"liar"}, "of the other nothing is remembered"
+
+
+def test_rows_that_take_too_much_are_all_restored_and_the_log_says_so(
+    rng: np.random.Generator, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    async def story() -> None:
+        async with Cluster(rng, workers=0, data_dir=tmp_path) as cluster:
+            for number in (1, 2):
+                await sent(cluster.coordinator, full(number))
+            node = await cluster.start_coordinator(rows_bytes_max=2**20)
+            assert (await node.json("/median"))["count"] == 2 * 13_999
+
+    run(story())
+    assert "rows that were kept take as much memory as rows may, or more" in caplog.text
+
+
+def test_what_is_full_is_said_once_when_it_begins_and_once_when_it_ends(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    ledger = a_ledger(STREAM_BYTES)
+    noticed = Noticed(Answers(ledger, clock=lambda: 0.0, wall=lambda: 0.0))
+    noticed.full(ledger, 0.0)
+    refused(ledger, said(1))
+    for now in (0.0, 1.0, SILENT_S, SILENT_S + 1):
+        noticed.full(ledger, now)
+    assert [(one.levelname, one.getMessage()) for one in caplog.records] == [
+        ("ERROR", "rows take as much memory as they may; deltas are refused"),
+        ("INFO", "no delta was refused for want of memory in three heartbeats"),
+    ]
+
+
+def test_a_source_that_is_turned_away_or_forgotten_leaves_nothing_in_the_log_to_come(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    ledger = a_ledger()
+    noticed = Noticed(Answers(ledger, clock=lambda: 0.0, wall=lambda: 0.0))
+    for _ in range(3):
+        ledger.receive(said(1, base=b"12345678"), now=0.0)
+        noticed.state(next(ledger.known), 0.0)
+        noticed.names(list(ledger.known))
+        (row,) = ledger.retire("liar", now=0.0)
+        noticed.state(row, 0.0)
+        noticed.names(list(ledger.known))
+    said_ = [one.getMessage() for one in caplog.records]
+    assert said_ == ["source silent", "source retired"] * 3, "each time it is a new one"
+
+
+def test_of_many_streams_the_first_thousand_have_gauges(
+    rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("coordinator_service.metrics.STREAMS_MAX", 2)
+
+    async def story() -> None:
+        async with Cluster(rng, workers=0) as cluster:
+            node = cluster.coordinator
+            await sent(node, *[said(1, stream=stream) for stream in "cabd"])
+            seen = [await node.metric("median_counted_values", stream=one) for one in "abcd"]
+            assert seen == [2, 2, 0, 0]
+            assert await node.metric("median_coordinator_streams") == 4
+
+    run(story())
