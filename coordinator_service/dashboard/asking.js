@@ -1,5 +1,9 @@
-// Questions to the coordinator. Addresses are relative, so that all works below a prefix.
+// Questions to the coordinator. Addresses are relative, so that all works below a prefix, and so
+// that the token, which is sent with each of them, goes to nobody else.
 
+import { heard, isOpen, refused, usedToken } from "./doors.js";
+
+const HEALTH = "health";
 const ANSWER_MS = 10_000;
 const EVERY_MS = 2_000;
 const TROUBLE_MS = 5_000;
@@ -12,7 +16,10 @@ export class Trouble extends Error {
   }
 }
 
-export async function troubleOf(response) {
+/** What is told nobody who does not show the read token. */
+export const SHUT = new Trouble("the coordinator asks for its read token", 401, "unauthorized");
+
+async function troubleOf(response) {
   const { error } = await response.json().catch(() => ({}));
   const words = error?.message ?? `the coordinator answered with status ${response.status}`;
   return new Trouble(words, response.status, error?.code);
@@ -20,15 +27,35 @@ export async function troubleOf(response) {
 
 export async function ask(path, parameters = []) {
   const query = new URLSearchParams(parameters).toString();
+  return told(query ? `${path}?${query}` : path, usedToken());
+}
+
+/** How it is, which is open to all, and which doors are closed to that token. */
+export async function health(token = usedToken()) {
+  const found = { closed: [], ...(await told(HEALTH, token)) };
+  heard(found.closed, token);
+  return found;
+}
+
+/** What is answered as it comes, of an address at which nothing is asked while the door is closed. */
+export async function request(address, settings, token = usedToken()) {
+  if (address !== HEALTH && !isOpen()) throw SHUT;
+  const shown = token ? { authorization: `Bearer ${token}` } : {};
+  const headers = { ...settings.headers, ...shown };
+  const response = await fetch(address, { ...settings, headers, cache: "no-store" });
+  if (response.ok) return response;
+  const trouble = await troubleOf(response);
+  if (trouble.code === SHUT.code) refused(token);
+  throw trouble;
+}
+
+async function told(address, token) {
   const signal = AbortSignal.timeout(ANSWER_MS);
-  let response;
   try {
-    response = await fetch(query ? `${path}?${query}` : path, { signal, cache: "no-store" });
-    if (response.ok) return await response.json();
+    return await (await request(address, { signal }, token)).json();
   } catch (error) {
-    throw new Trouble(reason(error));
+    throw error instanceof Trouble ? error : new Trouble(reason(error));
   }
-  throw await troubleOf(response);
 }
 
 export function reason(error) {
@@ -36,6 +63,10 @@ export function reason(error) {
   if (error.name === "TimeoutError") return "the coordinator does not answer";
   if (error instanceof SyntaxError) return "what answers is no coordinator";
   return "the coordinator cannot be reached";
+}
+
+export function sentence(words) {
+  return `${words.charAt(0).toUpperCase()}${words.slice(1)}.`;
 }
 
 /**

@@ -5,15 +5,19 @@
 //
 //     connecting   asked, and nothing heard yet
 //     live         heard within three heartbeats
-//     away         not: why, and since when; it tries again, after 1, 2, 4, at most 10 s
+//     away         not: why, and since when; it tries again, after 1, 2, 4, at most 10 s; every 4 s
+//                  while the coordinator asks for its read token
+//     refused      there cannot be such a stream: nothing is tried until another one is chosen
 //
 // A tab that is hidden for a while hangs up: a browser has six connections to a host, for all tabs.
 
-import { Trouble, ask, reason, troubleOf } from "./asking.js";
+import { SHUT, Trouble, health, reason, request } from "./asking.js";
 
 const SILENT_HEARTBEATS = 3;
 const SILENCE_S_MIN = 2; // however short a heartbeat is, a network may take so long
 const PAUSE_S_MAX = 10;
+const SHUT_PAUSES = 2; // as if it had tried so often: 4 s
+const UNPROCESSABLE = 422; // what was asked for, by its name
 const HIDDEN_MS = 5_000;
 const CLOSED = new Trouble("the coordinator ended the connection");
 const CHOSEN = new Trouble("another stream was chosen");
@@ -43,12 +47,13 @@ export class Live {
   #hangUp = new AbortController();
   #wake = () => {};
   #pauses = 0;
+  #choices = 0;
   #hides = 0;
 
   /** `onAnswer(answer)`; `onState({name, why, code})` whenever that changes. */
   constructor({ onAnswer, onState }) {
     [this.#onAnswer, this.#onState] = [onAnswer, onState];
-    addEventListener("online", () => this.#hurry());
+    addEventListener("online", () => this.hurry());
     addEventListener("offline", () => this.#hangUp.abort(new Trouble("this machine is offline")));
     document.addEventListener("visibilitychange", () => this.#seen());
   }
@@ -57,19 +62,34 @@ export class Live {
   listen(stream) {
     const isFirst = this.#stream === null;
     [this.#stream, this.heard_at, this.#pauses] = [stream, null, 0];
+    this.#choices += 1;
     this.#tell("connecting");
     if (isFirst) this.#run();
     else this.#again();
   }
 
+  /** Nothing more is told to who has no token. */
+  shut() {
+    this.#hangUp.abort(SHUT);
+  }
+
+  /** Try again now, if it waits. */
+  hurry() {
+    this.#pauses = 0;
+    this.#wake();
+  }
+
   async #run() {
     for (;;) {
       await this.#visible();
+      const choice = this.#choices;
       const stream = this.#stream;
       const trouble = await this.#read(stream).then(() => CLOSED, (error) => this.#why(error));
       if (trouble === CHOSEN || stream !== this.#stream) continue; // maybe this one again, by now
-      this.#tell("away", trouble);
-      await this.#pause();
+      const isRefused = trouble.status === UNPROCESSABLE;
+      this.#tell(isRefused ? "refused" : "away", trouble);
+      if (trouble.code === SHUT.code) this.#pauses = SHUT_PAUSES;
+      await (isRefused ? this.#other(choice) : this.#pause());
     }
   }
 
@@ -81,15 +101,12 @@ export class Live {
 
   async #read(stream) {
     const hangUp = (this.#hangUp = new AbortController());
-    const silence = new Silence(hangUp, await heartbeat());
+    const silence = new Silence(hangUp, (await health()).heartbeat_s);
     if (stream !== this.#stream) return;
     try {
       const query = new URLSearchParams({ stream });
       const headers = { accept: "text/event-stream" };
-      const response = await fetch(`median/events?${query}`, {
-        signal: hangUp.signal, headers, cache: "no-store",
-      });
-      if (!response.ok) throw await troubleOf(response);
+      const response = await request(`median/events?${query}`, { signal: hangUp.signal, headers });
       await this.#follow(response.body.pipeThrough(new TextDecoderStream()), stream, silence);
     } finally {
       silence.end();
@@ -133,26 +150,21 @@ export class Live {
     while (document.hidden) await new Promise((resolve) => (this.#wake = resolve));
   }
 
-  #hurry() {
-    this.#pauses = 0;
-    this.#wake();
+  async #other(choice) {
+    while (choice === this.#choices) await new Promise((resolve) => (this.#wake = resolve));
   }
 
   #again() {
     this.#hangUp.abort(CHOSEN);
-    this.#hurry();
+    this.hurry();
   }
 
   #seen() {
     clearTimeout(this.#hides);
-    if (!document.hidden) return this.#hurry();
+    if (!document.hidden) return this.hurry();
     const hangUp = () => this.#hangUp.abort(new Trouble("the tab was hidden"));
     this.#hides = setTimeout(hangUp, HIDDEN_MS);
   }
-}
-
-async function heartbeat() {
-  return (await ask("health")).heartbeat_s;
 }
 
 /** Ends what says nothing for three heartbeats. */

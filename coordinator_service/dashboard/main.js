@@ -2,24 +2,28 @@
 //
 //     live.js      the answer, as it changes    ->  answer.js, timeline.js
 //     asking.js    every two seconds            ->  workers.js, traffic.js, distribution.js
+//     doors.js     whether it may be asked      ->  token.js
 //     address.js   what is looked at            <-> the stream, the range, the order of rows
 //
 // What comes late, of another stream than the one looked at now, is dropped.
 
 import { look, looked } from "./address.js";
 import { forget, say, showAnswer, showRate } from "./answer.js";
-import { Repeated, ask } from "./asking.js";
+import { Repeated, SHUT, ask, health, sentence } from "./asking.js";
 import { Distribution } from "./distribution.js";
+import { isClosed, mayAsk, watch } from "./doors.js";
 import { count, counted, lasting, time } from "./format.js";
 import { Live } from "./live.js";
 import { Timeline } from "./timeline.js";
+import { showDoor } from "./token.js";
 import { showTraffic } from "./traffic.js";
 import { Workers } from "./workers.js";
 import { element, mark, show, write } from "./written.js";
 
 const STREAMS_MS = 5_000;
 const QS = [0.01, 0.5, 0.9, 0.99];
-const WORDS = { connecting: "Connecting", live: "Live" };
+const WORDS = { connecting: "Connecting", live: "Live", refused: "Not a stream" };
+const WAITS = { unknown_stream: "Waiting for it", [SHUT.code]: "Closed" }; // by its code
 
 const NOT_YET = [
   "warn",
@@ -32,6 +36,8 @@ const NOBODY = [
   "Nobody is live.",
   "All workers have said goodbye, or were retired: this is all that they counted.",
 ];
+const TITLE = document.title;
+const SHOWS = '-H "Authorization: Bearer '; // and then whose token; the shell fills it in
 const LIST = new Intl.ListFormat("en");
 const NAMED = 3; // silent workers, of more the others are a number
 
@@ -52,6 +58,7 @@ const timeline = new Timeline(element("timeline"), {
 });
 const live = new Live({ onAnswer, onState });
 const repeated = [askWorkers, askSpread].map((act) => new Repeated(act));
+const streams = new Repeated(askStreams, STREAMS_MS);
 
 function onAnswer(found) {
   const isFirst = answer === null;
@@ -73,7 +80,19 @@ function onState(next) {
   showState();
 }
 
+/** Nothing is asked, and nothing shown, while the door is closed; and all at once when it opens. */
+function doorsChanged() {
+  showDoor();
+  showCommands();
+  showTitle();
+  if (isClosed()) return live.shut();
+  live.hurry();
+  streams.now();
+  askNow();
+}
+
 function showTitle() {
+  if (isClosed()) return write(document.querySelector("title"), TITLE);
   const median = answer?.median == null ? "" : `${element("median").textContent} · `;
   const isStale = answer !== null && state.name !== "live";
   write(document.querySelector("title"), `${isStale ? "Not live · " : ""}${median}${stream}`);
@@ -89,16 +108,17 @@ function stateChanged() {
     loadHistory(); // what was missed meanwhile is in there
     askNow();
   }
-  if (state.name !== "connecting") say(isLive ? "Live" : `Not live: ${state.why}`);
+  if (state.name === "connecting" || isClosed()) return;
+  say(isLive ? "Live" : `${state.name === "away" ? "Not live" : WORDS.refused}: ${state.why}`);
 }
 
 function showState() {
   const heard_s = live.heard_at === null ? null : (performance.now() - live.heard_at) / 1000;
   const away = heard_s === null ? "" : `, as of ${lasting(heard_s)} ago`;
-  const isUnknown = state.code === "unknown_stream";
-  mark(element("state"), "data-state", isUnknown ? "connecting" : state.name);
+  const waits = WAITS[state.code];
+  mark(element("state"), "data-state", waits ? "connecting" : state.name);
   const words = state.name === "away" ? `Not live${away}` : WORDS[state.name];
-  write(element("state-words"), isUnknown ? "Waiting for it" : words);
+  write(element("state-words"), waits ?? words);
   showWhatThereIs();
   showNotice();
   showRate();
@@ -106,7 +126,7 @@ function showState() {
 
 /** Since when, and where, the coordinator knows what it shows. */
 async function showKept() {
-  const { started, storage } = await ask("health").catch(() => ({}));
+  const { started, storage } = await health().catch(() => ({}));
   const since = started ? time(Date.parse(started) / 1000) : "";
   write(element("kept"), storage === "disk" ? `Kept on disk; running since ${since}.`
     : `Kept in memory: what workers that are gone told before ${since} is not here.`);
@@ -127,11 +147,13 @@ function showNotice() {
 /** A name is put into an address, and that into quotes, which it may contain. */
 function retiring(name) {
   const path = `workers/${encodeURIComponent(name).replaceAll("'", "%27")}/retire`;
-  return `curl -X POST '${new URL(path, location.href.split("?")[0])}'`;
+  const token = mayAsk("admin") ? ` ${SHOWS}$MEDIAN_ADMIN_TOKEN"` : "";
+  return `curl -X POST '${new URL(path, location.href.split("?")[0])}'${token}`;
 }
 
 function trouble() {
   if (state.code === "unknown_stream") return null; // the page below says it
+  if (state.name === "refused") return ["bad", "There cannot be such a stream.", refusedWords()];
   if (state.name === "away") return ["bad", "Not live.", awayWords()];
   if (answer?.complete && answer.count < most) return ["warn", "Values are missing.", missingWords()];
   if (!answer?.count) return null;
@@ -142,6 +164,10 @@ function trouble() {
 function awayWords() {
   const numbers = answer === null ? "" : " The numbers below are the last that were heard.";
   return `${sentence(state.why)} This page goes on trying.${numbers}`;
+}
+
+function refusedWords() {
+  return `${sentence(state.why)} Another can be chosen above.`;
 }
 
 function missingWords() {
@@ -158,15 +184,12 @@ function silentWords() {
   return `${which} ${many === 1 ? "is" : "are"} silent, and may have values that are not counted.`;
 }
 
-function sentence(words) {
-  return `${words.charAt(0).toUpperCase()}${words.slice(1)}.`;
-}
-
 /** Where there are no values, what to do next stands in place of all the rest. */
 function showWhatThereIs() {
   const isUnknown = state.code === "unknown_stream";
   const isEmpty = isUnknown || answer?.count === 0;
-  for (const id of ["answer", "charts", "sources"]) show(element(id), !isEmpty);
+  const isAny = !isEmpty && state.name !== "refused";
+  for (const id of ["answer", "charts", "sources"]) show(element(id), isAny);
   show(element("empty"), isEmpty);
   write(element("empty-title"), isUnknown ? "There is no such stream yet" : "No values yet");
 }
@@ -188,7 +211,7 @@ function looking() {
   [answer, drawn_as_of, silent, most] = [null, null, [], 0];
   forget();
   write(element("stream-name"), stream);
-  write(element("command"), command());
+  showCommands();
   mark(document.body, "data-blank", true);
   mark(element("distribution"), "data-blank", true);
   workers.show([]);
@@ -200,6 +223,11 @@ function looking() {
 
 function askNow() {
   for (const one of repeated) one.now();
+}
+
+function showCommands() {
+  write(element("command"), command());
+  show(element("command-token"), mayAsk("push"));
 }
 
 function command() {
@@ -274,6 +302,7 @@ function copy() {
 element("stream").addEventListener("change", (event) => lookAt({ stream: event.target.value }));
 element("copy").addEventListener("click", copy);
 addEventListener("popstate", looking);
+watch(doorsChanged);
+showDoor();
 setInterval(showState, 1000);
 looking();
-new Repeated(askStreams, STREAMS_MS).now();
