@@ -22,7 +22,7 @@ RANGE = "from 0, the least value, to 1, the greatest"
 Q = Annotated[float, Query(ge=0, le=1, description=RANGE)]
 Qs = Annotated[
     list[Annotated[float, Query(ge=0, le=1)]],
-    Query(min_length=1, max_length=QS_MAX, description=RANGE),
+    Query(min_length=1, max_length=QS_MAX, description=RANGE, examples=[[0.5, 0.99]]),
 ]
 
 UNKNOWN = "there is no such stream"
