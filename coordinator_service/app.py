@@ -36,6 +36,7 @@ from coordinator_service.told import (
 )
 from shared.protocol import NAME_MAX, REQUEST_BYTES_MAX
 from shared.serving.bodies import body_of
+from shared.serving.documents import documents
 from shared.serving.errors import Problem, answer_errors, by_name, not_written, responses
 from shared.serving.queries import NO_NAME, NO_Q, UNKNOWN, Q, Qs, Stream, StreamOrAll, only
 from shared.serving.storage import NotWritten, tended
@@ -113,6 +114,8 @@ def create_app(  # noqa: PLR0913  settings, and by name what it runs on
         version="0.1.0",
         lifespan=lifespan,
         redirect_slashes=False,
+        docs_url=None,
+        redoc_url=None,
         generate_unique_id_function=by_name,
     )
     app.coordinator = coordinator
@@ -120,6 +123,7 @@ def create_app(  # noqa: PLR0913  settings, and by name what it runs on
     app.include_router(reads(coordinator))
     app.include_router(writes(coordinator))
     app.include_router(operations(coordinator))
+    app.include_router(documents(app))
     app.include_router(pages(files_in(FOLDER)))
     return app
 

@@ -21,6 +21,7 @@ from pydantic import BaseModel
 from shared.digest import Digest
 from shared.outbox import NotTaken
 from shared.serving.bodies import body_of
+from shared.serving.documents import documents
 from shared.serving.doors import Doors
 from shared.serving.errors import RETRY, Problem, answer_errors, by_name, not_written, responses
 from shared.serving.logs import facts
@@ -354,6 +355,8 @@ def create_app(
         version="0.1.0",
         lifespan=lifespan,
         redirect_slashes=False,
+        docs_url=None,
+        redoc_url=None,
         generate_unique_id_function=by_name,
     )
     app.state.worker = worker
@@ -361,6 +364,7 @@ def create_app(
     app.include_router(writes(worker))
     app.include_router(reads(worker))
     app.include_router(operations(worker))
+    app.include_router(documents(app))
     return app
 
 
