@@ -52,7 +52,7 @@ WORKER = {
     **dict.fromkeys(("GET /health", "GET /ready"), None),
 }
 ENDLESS = "GET /median/events"
-DOCUMENTS = {"GET /openapi.json", "GET /docs", "GET /docs/oauth2-redirect", "GET /redoc"}
+DOCUMENTS = {"GET /openapi.json", "GET /docs"}
 
 
 def coordinator(**tokens: str) -> FastAPI:
