@@ -17,6 +17,12 @@ import certifi
 
 INGEST, READ, CA = "MEDIAN_INGEST_TOKEN", "MEDIAN_READ_TOKEN", "MEDIAN_TLS_CA"
 TOKEN = re.compile(r"(?=.{16,256}$)[A-Za-z0-9._~+/-]+=*")  # as the services have it
+REMEDIES = {  # by the numbers that OpenSSL gives to what is wrong with a certificate
+    9: "is a clock wrong, here or there?",
+    10: "give it a new one, and restart it",
+    **dict.fromkeys((18, 19, 20, 21), f"name in {CA} whom to trust"),
+    **dict.fromkeys((62, 64), "give the address by which its certificate calls it"),
+}
 NO_TLS = {"WRONG_VERSION_NUMBER", "PACKET_LENGTH_TOO_LONG", "RECORD_LAYER_FAILURE"}
 IF_TLS = "if it speaks TLS, begin its address with https://"
 
@@ -101,13 +107,6 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _not_believed(error: ssl.SSLCertVerificationError) -> str:
-    said = error.verify_message.rstrip(".")
-    remedies = {
-        9: "is a clock wrong, here or there?",
-        10: "give it a new one, and restart it",
-        62: "give the address by which its certificate calls it",
-        64: "give the address by which its certificate calls it",
-    }
-    return f"its certificate is not believed, {said}: " + remedies.get(
-        error.verify_code, f"name in {CA} whom to trust"
-    )
+    said = f"its certificate is not accepted, {error.verify_message.rstrip('.')}"
+    remedy = REMEDIES.get(error.verify_code)
+    return f"{said}: {remedy}" if remedy else said

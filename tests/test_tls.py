@@ -472,6 +472,7 @@ BELIEVED = {
     "another host": ("elsewhere", "localhost", "ca", "MEDIAN_COORDINATOR_URL must name it as"),
     "another address": ("elsewhere", "127.0.0.1", "ca", "MEDIAN_COORDINATOR_URL must name it as"),
     "what has expired": ("expired", "localhost", "ca", "certificate has expired: give the"),
+    "what no server may use": ("odd", "localhost", "odd", "is not accepted, unsuitable cert"),
     "what is not valid yet": ("early", "localhost", "ca", "is not yet valid: is a clock wrong"),
 }
 
@@ -484,6 +485,7 @@ def test_a_worker_believes_a_coordinator_or_says_why_not_and_what_to_do(
     papers.issue("elsewhere", "elsewhere", "127.0.0.9")
     papers.issue("expired", "localhost", not_before=NOW - 2 * DAY, not_after=NOW - DAY)
     papers.issue("early", "localhost", not_before=NOW + DAY, not_after=NOW + 2 * DAY)
+    self_signed(papers, x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]))
     papers.write("other-ca", trustme.CA().cert_pem.bytes())
 
     async def story() -> None:

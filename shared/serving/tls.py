@@ -19,7 +19,6 @@ import logging
 import ssl
 from collections.abc import Iterator
 from contextlib import suppress
-from enum import IntEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -147,16 +146,13 @@ def _as_seen(context: ssl.SSLContext, cert: str) -> dict[str, Any]:
 
 # What went wrong for a client
 
+REMEDIES = {  # by the numbers that OpenSSL gives to what is wrong with a certificate
+    9: "is a clock wrong, here or there?",
+    10: "give the coordinator a new one, and restart it",
+    **dict.fromkeys((18, 19, 20, 21), "name in MEDIAN_TLS_CA whom to trust"),
+    **dict.fromkeys((62, 64), "MEDIAN_COORDINATOR_URL must name it as its certificate does"),
+}
 NO_TLS = {"WRONG_VERSION_NUMBER", "PACKET_LENGTH_TOO_LONG", "RECORD_LAYER_FAILURE"}
-
-
-class Code(IntEnum):
-    """Why OpenSSL does not believe a certificate."""
-
-    NOT_YET_VALID = 9
-    EXPIRED = 10
-    OTHER_HOST = 62
-    OTHER_ADDRESS = 64
 
 
 def trouble(error: BaseException) -> str | None:
@@ -176,15 +172,9 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _not_believed(error: ssl.SSLCertVerificationError) -> str:
-    said = error.verify_message.rstrip(".")
-    match error.verify_code:
-        case Code.EXPIRED:
-            return f"{said}: give the coordinator a new one, and restart it"
-        case Code.NOT_YET_VALID:
-            return f"{said}: is a clock wrong, here or there?"
-        case Code.OTHER_HOST | Code.OTHER_ADDRESS:
-            return f"{said}: MEDIAN_COORDINATOR_URL must name it as its certificate does"
-    return f"its certificate is not trusted, {said}: name in MEDIAN_TLS_CA whom to trust"
+    said = f"its certificate is not accepted, {error.verify_message.rstrip('.')}"
+    remedy = REMEDIES.get(error.verify_code)
+    return f"{said}: {remedy}" if remedy else said
 
 
 def _not_spoken(error: ssl.SSLError) -> str:
