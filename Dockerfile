@@ -49,11 +49,18 @@ COPY --from=build /venv /venv
 COPY --from=build /app /app
 # In a container 127.0.0.1 is nobody's but its own.
 ENV MEDIAN_HOST=0.0.0.0
-# `http.client` knows of no proxy: where one is set for containers, the question stays inside.
+# `http.client` knows of no proxy: where one is set for containers, the question stays inside. So it
+# need not ask for proof of who answers over TLS.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 \
     CMD ["python", "-I", "-c", "\
-import http.client, os, sys; \
-asked = http.client.HTTPConnection('127.0.0.1', int(os.environ['MEDIAN_PORT']), timeout=4); \
+import http.client, os, ssl, sys; \
+at = {'host': '127.0.0.1', 'port': int(os.environ['MEDIAN_PORT']), 'timeout': 4}; \
+trusting = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT); \
+trusting.check_hostname = False; \
+trusting.verify_mode = ssl.CERT_NONE; \
+speaks_tls = os.environ.get('MEDIAN_TLS_CERT'); \
+asked = http.client.HTTPSConnection(**at, context=trusting) if speaks_tls \
+else http.client.HTTPConnection(**at); \
 asked.request('GET', '/health'); \
 sys.exit(asked.getresponse().status != 200)"]
 

@@ -125,6 +125,8 @@ class System:
         self.ports = str(first), f"{first + 1}-{first + 32}"
         self.coordinator_url = f"http://127.0.0.1:{first}"
         self.acknowledged: list[Values] = []
+        self.asks: dict[str, Any] = {"trust_env": False}
+        self.posts: dict[str, Any] = {"trust_env": False}
 
     def compose(self, *words: str, within_s: float = 60) -> str:
         which = ["--project-name", PROJECT, "--file", str(TOP / "docker-compose.yml")]
@@ -189,7 +191,7 @@ class System:
 
     def name(self, worker: str) -> str:
         """While it runs: it is called after its slot, and only it knows which that is."""
-        found = httpx.get(f"{self.url(worker)}/health", timeout=5, trust_env=False)
+        found = httpx.get(f"{self.url(worker)}/health", timeout=5, **self.asks)
         return str(found.raise_for_status().json()["worker"])
 
     def sources(self) -> set[tuple[str, str]]:
@@ -197,7 +199,7 @@ class System:
         return {(row["worker"], row["source"]) for row in self.get("/workers")["workers"]}
 
     def post(self, url: str, content: object = None) -> httpx.Response:
-        return httpx.post(url, json=content, timeout=ACKNOWLEDGED_S_MAX, trust_env=False)
+        return httpx.post(url, json=content, timeout=ACKNOWLEDGED_S_MAX, **self.posts)
 
     def give(self, worker: str, values: Values) -> None:
         """Through the published port."""
@@ -228,7 +230,7 @@ class System:
         return self.get("/median")
 
     def get(self, path: str) -> dict[str, Any]:
-        response = httpx.get(f"{self.coordinator_url}{path}", timeout=5, trust_env=False)
+        response = httpx.get(f"{self.coordinator_url}{path}", timeout=5, **self.asks)
         response.raise_for_status()
         found: dict[str, Any] = response.json()
         return found
