@@ -9,6 +9,7 @@ import os
 import signal
 import socket
 import ssl
+import struct
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -345,16 +346,11 @@ def played(story: Coroutine[Any, Any, Any], loop: str = "asyncio") -> None:
         runner.run(in_time())
 
 
-async def until_nobody_is_left(fds: int) -> None:
-    """Until no more files are open than there were."""
-    while open_files() > fds:
-        await asyncio.sleep(0.01)
-
-
 def open_files() -> int:
     return len(os.listdir("/proc/self/fd"))  # noqa: PTH208  it only counts
 
 
+AT_ONCE = struct.pack("ii", 1, 0)  # closed by a reset
 HELLO = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"  # as 512 bytes to come begin
 
 
@@ -372,8 +368,14 @@ def test_strangers_leave_nothing_behind_and_others_are_answered(
                 assert (await one.get(papers.client)).status_code == 200
                 for stranger in strangers:
                     stranger.close()
-            await until_nobody_is_left(fds)
-            assert not one.server.server_state.connections
+            for _ in range(3):
+                rude = await one.over_tls(papers.client, "/endless")
+                with socket.socket(fileno=os.dup(rude.fileno())) as beneath:
+                    beneath.sendall(b"\x17\x03\x03\x00\x20" + rng.bytes(32))
+                rude.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, AT_ONCE)
+                rude.close()
+            while open_files() > fds or one.server.server_state.connections:
+                await asyncio.sleep(0.01)
 
     played(story(), loop)
     assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
