@@ -308,13 +308,16 @@ class Running:
         await loop.sock_sendall(client, said)
         return client
 
-    async def over_tls(self, context: ssl.SSLContext, path: str = "/") -> ssl.SSLSocket:
+    async def over_tls(
+        self, context: ssl.SSLContext, path: str = "/", connection: str = "keep-alive"
+    ) -> ssl.SSLSocket:
         """One that shook hands and asked, and from then on reads nothing."""
 
         def shaken() -> ssl.SSLSocket:
             plain = socket.create_connection(("127.0.0.1", self.port))
             client = context.wrap_socket(plain, server_hostname="localhost")
-            client.sendall(b"GET %b HTTP/1.1\r\nhost: here\r\n\r\n" % path.encode())
+            head = f"GET {path} HTTP/1.1\r\nhost: here\r\nconnection: {connection}\r\n\r\n"
+            client.sendall(head.encode())
             client.recv(1)
             return client
 
@@ -410,6 +413,26 @@ def test_who_does_not_say_goodbye_does_not_hold_up_the_end(loop: str, papers: Pa
             client.close()
 
     played(story(), loop)
+
+
+@each_loop
+def test_who_does_not_say_goodbye_is_soon_let_go(
+    loop: str, papers: Papers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else he would be counted among those who are connected, for half a minute."""
+    monkeypatch.setattr(tls, "GOODBYE_S_MAX", 0.2)
+    began = time.monotonic()
+
+    async def story() -> None:
+        async with running(papers.server()) as one:
+            clients = [await one.over_tls(papers.client, connection="close") for _ in range(3)]
+            while one.server.server_state.connections:
+                await asyncio.sleep(0.01)
+            for client in clients:
+                client.close()
+
+    played(story(), loop)
+    assert time.monotonic() - began < 25, "that was asyncio's own limit"
 
 
 @each_loop

@@ -42,6 +42,7 @@ class Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, stopping: asyncio.Event) -> None:
         super().__init__(config)
         self.failed, self._stopping = False, stopping
+        self._parting: asyncio.Task[None] | None = None
 
     def fail(self) -> None:
         self.failed = self.should_exit = True
@@ -56,21 +57,26 @@ class Server(uvicorn.Server):
             await super().startup(sockets)
         finally:
             vars(loop).pop("create_server", None)
+        self._let_go_after(tls.GOODBYE_S_MAX)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._stopping.set()
-        parting = asyncio.create_task(self._part()) if self.config.ssl else None
+        self._let_go_after(ENDING_S_MAX)
         await super().shutdown(sockets)
-        if parting:
-            parting.cancel()
 
-    async def _part(self) -> None:
-        """Let go of who does not answer a goodbye: TLS waits for that, 30 s long."""
+    def _let_go_after(self, seconds: float) -> None:
+        """Of who does not answer a goodbye, and reads no more: TLS would wait for that, 30 s."""
+        if self._parting:
+            self._parting.cancel()
+        if self.config.ssl:
+            self._parting = asyncio.create_task(self._part(seconds))
+
+    async def _part(self, every_s: float) -> None:
         connections = self.server_state.connections
         while True:
             closing = [one.transport for one in connections if one.transport.is_closing()]
             unread = [one.get_write_buffer_size() for one in closing]
-            await asyncio.sleep(ENDING_S_MAX)
+            await asyncio.sleep(every_s)
             for transport, left in zip(closing, unread, strict=True):
                 if left <= transport.get_write_buffer_size():
                     transport.abort()
