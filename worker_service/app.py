@@ -35,7 +35,15 @@ from worker_service.intake import BadBody, decode
 from worker_service.keys import KEY_MAX, BadKey, Keys, checked
 from worker_service.metrics import Metrics
 from worker_service.settings import Settings
-from worker_service.sources import Batch, Clock, Line, Sources, Taken, in_thread
+from worker_service.sources import (
+    Batch,
+    Clock,
+    Line,
+    Sources,
+    Taken,
+    TooManyStreams,
+    in_thread,
+)
 from worker_service.store import Key, Store
 
 # Bytes: a larger body is decoded in a thread, as it may take 3 ms; or much less, being packed.
@@ -155,6 +163,8 @@ def problems(worker: str) -> Iterator[None]:
         raise Problem(422, error.code, str(error)) from None
     except NotTaken as error:
         raise Problem(503, "not_taken", str(error), headers=RETRY) from None
+    except TooManyStreams as error:
+        raise Problem(507, "too_many_streams", str(error)) from None
     except NotWritten as error:
         if not error.unsure:
             raise not_written(error) from None
@@ -240,7 +250,11 @@ class Worker:
 
         with place:
             self._check_hope(stream)
-            return await self.sources.take(stream, batch, handed_over)
+            try:
+                return await self.sources.take(stream, batch, handed_over)
+            except TooManyStreams:
+                self.metrics.turned_away()
+                raise
 
     def check_name(self, meant: str | None) -> None:
         """That this is the worker who is meant, wherever its address leads by now."""
@@ -386,7 +400,8 @@ def writes(worker: Worker) -> APIRouter:
             _421="another worker is meant",
             _422="something is not a value, a name or a key; nothing was taken",
             _503="not taken now, too much in work, or not acknowledged in time",
-            _507="nothing can be written down, as the disk is full; nothing was taken",
+            _507="nothing can be written down, as the disk is full, or there would be too many "
+            "streams; nothing was taken",
         ),
     )
     async def post_values(
