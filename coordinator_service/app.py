@@ -38,7 +38,17 @@ from shared.protocol import NAME_MAX, REQUEST_BYTES_MAX
 from shared.serving.bodies import body_of
 from shared.serving.documents import documents
 from shared.serving.errors import Problem, answer_errors, by_name, not_written, responses
-from shared.serving.queries import NO_NAME, NO_Q, UNKNOWN, Q, Qs, Stream, StreamOrAll, only
+from shared.serving.queries import (
+    NO_NAME,
+    NO_Q,
+    UNKNOWN,
+    Q,
+    Qs,
+    Stream,
+    StreamOrAll,
+    name_of,
+    only,
+)
 from shared.serving.storage import NotWritten, tended
 from shared.serving.tasks import vital
 
@@ -282,7 +292,7 @@ def writes(coordinator: Coordinator) -> APIRouter:
     async def post_retire(name: WorkerName) -> Retired:
         """A silent worker will not come back: its values stay counted, nobody waits for more."""
         try:
-            return await coordinator.retire(name)
+            return await coordinator.retire(name_of(name))
         except NotWritten as error:
             raise not_written(error) from None
 

@@ -68,6 +68,8 @@ SEGMENTS_MAX = 2**16
 DELTAS_MAX = 1024  # in a request
 DELTA_BYTES_MAX = 2 * 9 * SEGMENTS_MAX + 1024  # no number takes more than 9 bytes
 REQUEST_BYTES_MAX = 8 * 1024 * 1024
+CODES = frozenset(("malformed", "too_coarse", "too_long", "no_room", "in_use", "conflict"))
+SENTENCE_MAX = 1000  # characters, of a refusal
 HEARTBEAT_S_MAX = 60.0
 SILENT_HEARTBEATS = 3  # unheard for so long, a source is silent
 COARSEST = 1 / 20  # of epsilon: the rank error of a digest whose shifts are worth measuring
@@ -260,7 +262,7 @@ def unpack_response(data: bytes) -> list[Receipt | Refusal]:
 def _answer(fields: Any) -> Receipt | Refusal:
     match fields:
         case [str(code), str(sentence)]:
-            return Refusal(code, sentence)
+            return Refusal(_text("code", code, NAME_MAX), _text("sentence", sentence, SENTENCE_MAX))
     return _receipt(fields)
 
 
@@ -333,11 +335,26 @@ def _whole(name: str, given: Any, most: int = COUNT_MAX, least: int = 0) -> int:
     return given
 
 
+def is_name(given: str) -> bool:
+    """The one rule for names, of streams and of workers: 1 to 100 characters that can be printed.
+
+    What that is, Python says: no control characters, no line ends, no surrogates, and no space but
+    the plain one. Nothing is folded: two names that look alike are two.
+    """
+    return 1 <= len(given) <= NAME_MAX and given.isprintable()
+
+
 def _name(field: str, given: Any) -> str:
-    if type(given) is not str or not 1 <= len(given) <= NAME_MAX or not given.isprintable():
+    if type(given) is not str or not is_name(given):
         raise MalformedMessage(
             f"{field} is not a name of 1 to {NAME_MAX} characters that can be printed"
         )
+    return given
+
+
+def _text(field: str, given: str, most: int) -> str:
+    if len(given) > most or not given.isprintable():
+        raise MalformedMessage(f"{field} is not a text of at most {most} characters, all printable")
     return given
 
 

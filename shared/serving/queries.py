@@ -5,10 +5,10 @@ from typing import Annotated
 from fastapi import Depends, Query, Request
 from fastapi.params import Depends as Dependency
 
-from shared.protocol import NAME_MAX
+from shared.protocol import NAME_MAX, is_name
 from shared.serving.errors import Problem
 
-# What Python calls printable no regular expression says: `name_of` looks.
+# `shared.protocol.is_name` has the rule. No regular expression says it: `name_of` looks.
 NAME = Query(
     min_length=1,
     max_length=NAME_MAX,
@@ -30,10 +30,12 @@ NO_NAME = "not a name"
 NO_Q = "not a number from 0 to 1, or not a name"
 
 
-def name_of(stream: str) -> str:
-    if not stream.isprintable():
-        raise Problem(422, "bad_name", "a stream's name has only characters that can be printed")
-    return stream
+def name_of(given: str) -> str:
+    """A stream or a worker, by a name that it can have."""
+    if not is_name(given):
+        what = f"a name has 1 to {NAME_MAX} characters, all of which can be printed"
+        raise Problem(422, "bad_name", what)
+    return given
 
 
 def only(*names: str) -> Dependency:
