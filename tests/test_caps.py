@@ -9,12 +9,16 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
+import httpx
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import worker_service.settings
+import worker_service.store
 from coordinator_service.answers import Answers
 from coordinator_service.noticed import Noticed
 from shared.digest import Digest
@@ -36,14 +40,21 @@ from shared.protocol import (
     Source,
     pack_delta,
     pack_receipt,
+    pack_response,
     unpack_delta,
     unpack_receipt,
+    unpack_response,
 )
 from shared.rows import KNOT_BYTES, SOURCE_BYTES, STREAM_BYTES, Row
+from shared.serving.doors import Doors
+from shared.serving.room import Room
+from shared.serving.storage import NotWritten
 from shared.wording import KNOTS_MAX
 from tests.cluster import Cluster, run, until
 from tests.test_coordinator_app import sent
 from tests.test_worker_app import check_problem, is_ready
+from worker_service.metrics import Metrics
+from worker_service.sources import Batch, Sources
 
 HEARTBEAT_S = 1.0
 SILENT_S = SILENT_HEARTBEATS * HEARTBEAT_S
@@ -519,3 +530,111 @@ def test_of_many_streams_the_first_thousand_have_gauges(
             assert await node.metric("median_coordinator_streams") == 4
 
     run(story())
+
+
+# Streams of a worker
+
+
+def test_a_stream_too_many_is_told_507_and_nothing_of_it_is_left(
+    rng: np.random.Generator, tmp_path: Path
+) -> None:
+    async def story() -> None:
+        async with Cluster(rng, workers=0, data_dir=tmp_path) as cluster:
+            worker = await cluster.start_worker(streams_max=2)
+            await until(lambda: is_ready(worker), "it met the coordinator")
+
+            async def post(stream: str, **headers: str) -> httpx.Response:
+                path = f"/values?stream={stream}"
+                return await worker.client.post(path, json=[1.0], headers=headers)
+
+            assert [(await post(stream)).status_code for stream in "ab"] == [202, 202]
+            for _ in range(2):
+                told = check_problem(
+                    await post("c", **{"idempotency-key": "k"}), 507, "too_many_streams"
+                )
+            assert told == (
+                "this worker has 2 streams, as many as it may have, and 'c' is none of them: "
+                "nothing was taken"
+            )
+            assert (await post("a")).json() == {"accepted": 1, "count": 2}
+            assert await worker.status("/median?stream=c") == 404
+            assert await worker.metric("median_worker_streams") == 2
+            assert await worker.metric("median_worker_refused_streams_total") == 2
+            await cluster.stop(worker)
+            worker = await cluster.start_worker(streams_max=1, worker_name=worker.name)
+            assert await worker.metric("median_worker_streams") == 2, "all that was kept"
+            await until(lambda: is_ready(worker), "it is signed")
+            assert [(await post(stream)).status_code for stream in "abc"] == [202, 202, 507]
+
+    run(story())
+
+
+class Slow:
+    """In place of what writes: each batch is written down, or is not, when the test says so."""
+
+    def __init__(self) -> None:
+        self.written: list[asyncio.Future[None]] = []
+
+    def __call__(self, _: object) -> asyncio.Future[None]:
+        self.written.append(asyncio.get_running_loop().create_future())
+        return self.written[-1]
+
+
+@pytest.mark.parametrize("fails", [(True, True), (True, False), (False, True)])
+def test_a_line_stays_only_if_one_of_its_first_batches_is_taken(
+    fails: tuple[bool, ...], tmp_path: Path
+) -> None:
+    """Two come at once; the one is written down or is not while the other still waits."""
+
+    async def story() -> None:
+        settings = worker_service.settings.Settings(data_dir=str(tmp_path), worker_name="w")
+        store = worker_service.store.open_store(settings)
+        assert store is not None
+        sources, slow = Sources("w", settings, clock=lambda: 0.0, store=store), Slow()
+        with patch.object(store.storage, "write", slow):
+            batches = [Batch(np.array([1.0]), 8), Batch(np.array([2.0]), 8)]
+            takes = [asyncio.create_task(sources.take("s", batch)) for batch in batches]
+            await until(lambda: has(len(slow.written) == 2), "both are about to be written down")
+            (line,) = sources
+            for written, failed in zip(slow.written, fails, strict=True):
+                if failed:
+                    written.set_exception(NotWritten(OSError("the disk is full")))
+                else:
+                    written.set_result(None)
+                await asyncio.sleep(0.01)
+                assert len(sources) == 1 or all(fails)
+            assert list(sources) == ([] if all(fails) else [line])
+            assert line.outbox.count == 2 - sum(fails)
+        for take in takes:
+            take.cancel()
+        await asyncio.gather(*takes, return_exceptions=True)
+        await store.storage.close()
+
+    run(story())
+
+
+async def has(holds: bool) -> bool:
+    return holds
+
+
+def test_a_coordinator_cannot_make_a_worker_count_under_any_number_of_codes() -> None:
+    settings = worker_service.settings.Settings()
+    sources = Sources("w", settings, clock=lambda: 0.0, store=None)
+    metrics = Metrics(sources, Room(requests_max=1, bytes_max=1), Doors(settings), None)
+    for code in ("no_room", *map(str, range(100))):
+        metrics.refused(code)
+    lines = metrics.text().decode().splitlines()
+    seen = [line for line in lines if line.startswith("median_worker_refused_deltas_total")]
+    assert sorted(seen) == [
+        'median_worker_refused_deltas_total{code="no_room"} 1.0',
+        'median_worker_refused_deltas_total{code="other"} 100.0',
+    ]
+
+
+@pytest.mark.parametrize(
+    "refusal", [Refusal("c" * 101, ""), Refusal("", "s" * 1001), Refusal("", "a\nb")]
+)
+def test_a_refusal_is_short_and_can_be_printed(refusal: Refusal) -> None:
+    assert unpack_response(pack_response([Refusal("no_room", "s" * 1000)]))
+    with pytest.raises(MalformedMessage):
+        unpack_response(pack_response([refusal]))

@@ -60,7 +60,7 @@ RECEIPT = st.builds(
     Receipt, upto=COUNT, mark=MARK, grant=GRANT, heartbeat_s=SECONDS, ledger=NUMBER,
     epsilon=st.floats(0, 0.5, exclude_min=True, exclude_max=True),
 )  # fmt: skip
-REFUSAL = st.builds(Refusal, st.text(), st.text())
+REFUSAL = st.builds(Refusal, NAME, NAME)
 
 
 @st.composite

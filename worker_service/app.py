@@ -253,7 +253,7 @@ class Worker:
             try:
                 return await self.sources.take(stream, batch, handed_over)
             except TooManyStreams:
-                self.metrics.turned_away()
+                self.metrics.refused_stream()
                 raise
 
     def check_name(self, meant: str | None) -> None:

@@ -3,11 +3,12 @@
 from collections.abc import Iterable
 from typing import TypeAlias
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from shared.outbox import Flight
+from shared.protocol import CODES
 from shared.serving.doors import Doors
 from shared.serving.metrics import OfDoors, OfRoom, OfStorage
 from shared.serving.room import Room
@@ -70,6 +71,12 @@ class Metrics:
 
         self._deltas = counter("deltas", "Deltas that got a receipt", "cause", "form", "signed")
         self._refused = counter("refused_deltas", "Deltas that were refused", "code")
+        self._refused_streams = counter(
+            "refused_streams", "Batches of streams that would have been too many"
+        )
+        Gauge(
+            "median_worker_streams", "Streams that this worker has", registry=registry
+        ).set_function(lambda: len(sources))
         self._sent = counter("sent_bytes", "Bytes of bodies sent to the coordinator")
         self._received = counter("received_bytes", "Bytes of bodies that came back")
         self._retries = counter(
@@ -88,7 +95,11 @@ class Metrics:
         self._deltas.labels(cause, form, str(signed).lower()).inc()
 
     def refused(self, code: str) -> None:
-        self._refused.labels(code).inc()
+        """Whatever a coordinator says, there are no more labels than there are codes."""
+        self._refused.labels(code if code in CODES else "other").inc()
+
+    def refused_stream(self) -> None:
+        self._refused_streams.inc()
 
     def sent(self, size: int) -> None:
         self._sent.inc(size)

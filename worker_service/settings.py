@@ -5,7 +5,7 @@ from typing import ClassVar, Literal
 
 from pydantic import AnyHttpUrl, Field, field_validator
 
-from shared.protocol import COARSEST, EPSILON_MIN, NAME_MAX
+from shared.protocol import COARSEST, EPSILON_MIN, NAME_MAX, is_name
 from shared.serving.settings import MIB, ServiceSettings
 from shared.serving.tls import CertificateFile
 from shared.serving.tokens import OfFile, OfSetting, Tokens
@@ -59,6 +59,9 @@ class Settings(ServiceSettings):
     idempotency_keys_max: int = Field(
         65_536, ge=1, le=10_000_000, description="how many Idempotency-Keys are remembered"
     )
+    streams_max: int = Field(
+        1000, ge=1, description="streams, at most; a batch of one more is told 507"
+    )
     ingest_token: OfSetting = Field(
         Tokens(), description="whoever sends values must show it; unless set, nobody must"
     )
@@ -79,10 +82,15 @@ class Settings(ServiceSettings):
     @field_validator("worker_name")
     @classmethod
     def _is_printable(cls, given: str) -> str:
-        if not given.isprintable():
+        if given and not is_name(given):
             raise ValueError("must be printable")
         return given
 
     @property
     def name(self) -> str:
-        return self.worker_name or f"{socket.gethostname()}-{self.port}"[:NAME_MAX]
+        return self.worker_name or f"{host_name()}-{self.port}"[-NAME_MAX:]
+
+
+def host_name() -> str:
+    """The host's, with a question mark for whatever cannot be printed."""
+    return "".join(one if one.isprintable() else "?" for one in socket.gethostname())

@@ -7,6 +7,10 @@ Where there is a store, a batch is written down before it is given to its outbox
 from there in the order they went, and only then get their numbers; so a delta, which covers what
 the outbox has, never covers what could still be lost.
 
+A stream begins with its first batch that is taken. A line without a value is there only as long as
+somebody gives it one; if that fails, it is gone with the last who tried. So what is refused leaves
+nothing behind, and there are no more lines than there may be streams, but for those that were kept.
+
 An outbox is used by one at a time, under its lock. What takes longer than a moment is done in a
 thread meanwhile: large batches, the cutting of deltas, questions. So the event loop goes on, and
 batches for this stream queue up at the lock, in order.
@@ -50,6 +54,10 @@ async def in_thread(work: Callable[..., Told], *given: Any) -> Told:
     if cancelled and not task.exception():
         raise asyncio.CancelledError
     return task.result()
+
+
+class TooManyStreams(RuntimeError):
+    """No stream is begun any more; the message says so."""
 
 
 class Batch:
@@ -120,9 +128,22 @@ class Line:
         self._entry = 0  # of the log: the last that the outbox has
         self._checkpoint: Task[None] | None = None
         self._is_whole = True  # it has, or will have, all that was written down
+        self._taking = 0  # batches
+
+    @property
+    def is_unused(self) -> bool:
+        """Whether it has no value, and nobody is about to give it one."""
+        return not (self._taking or self.outbox.count)
 
     async def take(self, batch: Batch) -> int:
         """Give these values their numbers; returns how many there are then."""
+        self._taking += 1
+        try:
+            return await self._numbered(batch)
+        finally:
+            self._taking -= 1
+
+    async def _numbered(self, batch: Batch) -> int:
         now = self._clock()
         if reason := self.outbox.why_not(now=now):
             raise NotTaken(reason)
@@ -253,6 +274,7 @@ class Sources:
         self.worker, self._clock, self._store = worker, clock, store
         self._digest_rank_error, self._linger_s = settings.digest_rank_error, settings.linger_s
         self._counts_cut_off = settings.when_cut_off == "count"
+        self._streams_max = settings.streams_max
         self._lines: dict[str, Line] = {}
         self.closing = False
         self.broken: Exception | None = None  # why this process must end
@@ -264,6 +286,9 @@ class Sources:
     def __iter__(self) -> Iterator[Line]:
         return iter(list(self._lines.values()))
 
+    def __len__(self) -> int:
+        return len(self._lines)
+
     def line(self, stream: str) -> Line | None:
         return self._lines.get(stream)
 
@@ -273,14 +298,14 @@ class Sources:
         """Take a batch, and wait until it is acknowledged; says when its values are let go."""
         if self.closing:
             raise NotTaken("this worker is about to stop; send your values to another")
-        line = self._lines.get(stream)
-        if line is None:
-            line = self._lines[stream] = self._new(stream)
+        line = self._lines.get(stream) or self._begun(stream)
         try:
             count = await line.take(batch)
         finally:
             handed_over()
             self.look(line)
+            if line.is_unused:
+                self._lines.pop(stream, None)
         await line.acknowledged(count)
         return Taken(batch.size, count, line.outbox.source.number)
 
@@ -301,6 +326,13 @@ class Sources:
         """Wake the courier, if this source is due before it meant to look again."""
         if line.outbox.flight is None and line.outbox.due_at < self.planned:
             self.news.set()
+
+    def _begun(self, stream: str) -> Line:
+        if len(self._lines) >= self._streams_max:
+            what = f"this worker has {len(self._lines)} streams, as many as it may have"
+            raise TooManyStreams(f"{what}, and {stream!r} is none of them: nothing was taken")
+        line = self._lines[stream] = self._new(stream)
+        return line
 
     def _new(self, stream: str) -> Line:
         source = Source(self.worker, stream, secrets.randbits(64))

@@ -45,7 +45,7 @@ from shared.digest import Digest, MalformedDigest
 from shared.protocol import NAME_MAX, Source
 from shared.serving.storage import InUse, NotWritten, Storage, corrupt, sealed, unsealed, usable
 from shared.values import Floats
-from worker_service.settings import Settings
+from worker_service.settings import Settings, host_name
 
 FILE = "worker.sqlite"
 ELSEWHERE = "192.0.2.1"  # which is nobody's, anywhere
@@ -263,7 +263,7 @@ def open_store(settings: Settings) -> Store | None:
 
 
 def _in_a_slot(directory: Path, settings: Settings) -> Store:
-    host = socket.gethostname()
+    host = host_name()
     address = f"{host} {own_ip()}:{settings.port}"
     slots = _slots(directory, address)
     while True:
