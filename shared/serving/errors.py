@@ -67,12 +67,17 @@ def by_name(route: APIRoute) -> str:
     return route.name
 
 
+def answer(error: Problem) -> JSONResponse:
+    """What a client is told of it."""
+    return _answer(error.status, error.code, str(error), error.position, error.headers)
+
+
 def answer_errors(app: FastAPI) -> None:
     """Let this app say what went wrong in this one shape."""
 
     @app.exception_handler(Problem)
     async def problem(_: Request, error: Problem) -> JSONResponse:
-        return _answer(error.status, error.code, str(error), error.position, error.headers)
+        return answer(error)
 
     @app.exception_handler(HTTPException)
     async def http(request: Request, error: HTTPException) -> JSONResponse:
