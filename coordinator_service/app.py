@@ -128,7 +128,7 @@ def create_app(  # noqa: PLR0913  settings, and by name what it runs on
         redoc_url=None,
         generate_unique_id_function=by_name,
     )
-    app.coordinator = coordinator
+    app.coordinator, app.state.crowd = coordinator, coordinator.crowd
     answer_errors(app)
     app.include_router(reads(coordinator))
     app.include_router(writes(coordinator))

@@ -29,6 +29,7 @@ from shared.protocol import (
     unpack_request,
 )
 from shared.rows import Row
+from shared.serving.crowd import Crowd
 from shared.serving.doors import Doors
 from shared.serving.errors import Problem
 from shared.serving.logs import as_of, facts
@@ -63,9 +64,15 @@ class Coordinator:
         self._histories = Histories()
         self.live = Live(self.ledger, self.answers, self._histories, clock=clock, stopping=stopping)
         self.room = Room(requests_max=settings.requests_max, bytes_max=settings.work_bytes_max)
-        self.doors = Doors(settings)
+        self.doors, self.crowd = Doors(settings), Crowd(settings.connections_max)
         self.metrics = Metrics(
-            self.ledger, self.answers, self.live, room=self.room, doors=self.doors, store=store
+            self.ledger,
+            self.answers,
+            self.live,
+            room=self.room,
+            doors=self.doors,
+            crowd=self.crowd,
+            store=store,
         )
         self.noticed = Noticed(self.answers)
         self._turns = asyncio.Lock()

@@ -12,8 +12,9 @@ from coordinator_service.live import Live
 from coordinator_service.store import Store
 from shared.ledger import Ledger
 from shared.rank_shift import Estimate
+from shared.serving.crowd import Crowd
 from shared.serving.doors import Doors
-from shared.serving.metrics import OfDoors, OfRoom, OfStorage
+from shared.serving.metrics import OfCrowd, OfDoors, OfRoom, OfStorage
 from shared.serving.room import Room
 
 
@@ -61,12 +62,14 @@ class Metrics:
         *,
         room: Room,
         doors: Doors,
+        crowd: Crowd,
         store: Store | None,
     ) -> None:
         self.registry = registry = CollectorRegistry()
         registry.register(OfLedger(ledger, answers))
         registry.register(OfRoom("coordinator", room))
         registry.register(OfDoors("coordinator", doors))
+        registry.register(OfCrowd("coordinator", crowd))
         if store is not None:
             registry.register(OfStorage("coordinator", store.storage))
 

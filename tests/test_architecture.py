@@ -56,7 +56,10 @@ HOMES = {
         "worker_service.app", "worker_service.metrics",
         "coordinator_service.app", "coordinator_service.metrics", "shared.serving.metrics",
     },
-    "uvicorn": {"shared.serving.server", "shared.serving.connections"},
+    "uvicorn": {
+        "shared.serving.server", "shared.serving.connections", "shared.serving.crowd",
+    },
+    "httptools": {"shared.serving.connections"},
 }  # fmt: skip
 PURE = {
     "array", "bisect", "collections", "dataclasses", "enum", "functools", "hashlib", "math",

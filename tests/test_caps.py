@@ -46,6 +46,7 @@ from shared.protocol import (
     unpack_response,
 )
 from shared.rows import KNOT_BYTES, SOURCE_BYTES, STREAM_BYTES, Row
+from shared.serving.crowd import Crowd
 from shared.serving.doors import Doors
 from shared.serving.room import Room
 from shared.serving.storage import NotWritten
@@ -620,7 +621,8 @@ async def has(holds: bool) -> bool:
 def test_a_coordinator_cannot_make_a_worker_count_under_any_number_of_codes() -> None:
     settings = worker_service.settings.Settings()
     sources = Sources("w", settings, clock=lambda: 0.0, store=None)
-    metrics = Metrics(sources, Room(requests_max=1, bytes_max=1), Doors(settings), None)
+    room = Room(requests_max=1, bytes_max=1)
+    metrics = Metrics(sources, room=room, doors=Doors(settings), crowd=Crowd(1), store=None)
     for code in ("no_room", *map(str, range(100))):
         metrics.refused(code)
     lines = metrics.text().decode().splitlines()

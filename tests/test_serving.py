@@ -4,24 +4,21 @@ import asyncio
 import json
 import logging
 import re
-import socket
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
-from unittest.mock import MagicMock
 
 import httpx
 import pytest
 import uvicorn
 from fastapi import FastAPI, Request
 from pydantic import ValidationError
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 import coordinator_service.settings
 import worker_service.settings
 from shared.serving.bodies import body_of
-from shared.serving.connections import Connection
+from shared.serving.crowd import Crowd
 from shared.serving.errors import Problem, answer_errors, responses
 from shared.serving.logs import JsonLines, TextLines, as_of, facts, start_logging
 from shared.serving.queries import Q, Stream, name_of
@@ -454,7 +451,7 @@ def test_a_body_whose_sender_went_away_is_cut_short() -> None:
 
 
 def test_a_server_that_fails_stops_and_says_so() -> None:
-    server = Server(uvicorn.Config(FastAPI()), asyncio.Event())
+    server = Server(uvicorn.Config(FastAPI()), asyncio.Event(), Crowd(1))
     assert not server.failed
     server.fail()
     assert server.failed
@@ -465,7 +462,9 @@ def serve_with(run: Callable[[Server], None], monkeypatch: pytest.MonkeyPatch) -
     """As if the server, once it is made, ran like this."""
     monkeypatch.setattr(sys, "setswitchinterval", lambda _: None)
     monkeypatch.setattr(Server, "run", run)
-    serve(lambda _, __: FastAPI(), ServiceSettings(port=0))
+    app = FastAPI()
+    app.state.crowd = Crowd(1)
+    serve(lambda _, __: app, ServiceSettings(port=0))
 
 
 def test_a_server_that_was_interrupted_leaves_in_peace(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -479,6 +478,19 @@ def test_a_server_that_was_interrupted_leaves_in_peace(monkeypatch: pytest.Monke
 def test_a_server_that_never_started_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(SystemExit, match="1"):
         serve_with(lambda _: None, monkeypatch)
+
+
+def test_a_server_has_as_many_connections_as_there_are_descriptors_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("shared.serving.server.afforded", lambda most: (most + 6, 9))
+
+    def run(server: Server) -> None:
+        server.started = True
+        assert isinstance(server.server_state, Crowd)
+        assert (server.server_state.connections_max, server.config.backlog) == (7, 9)
+
+    serve_with(run, monkeypatch)
 
 
 def test_the_clock_never_goes_back() -> None:
@@ -527,145 +539,3 @@ def test_no_value_in_a_line_of_text_can_be_read_as_another(value: object, shown:
     record = logging.LogRecord("uvicorn.error", logging.INFO, "", 0, "here", (), None)
     record.__dict__ |= facts(stream=value)
     assert TextLines().format(record).endswith(f" uvicorn: here stream={shown}")
-
-
-# Connections
-
-
-class Endless:
-    """An app that says more and more, until its client is gone."""
-
-    def __init__(self) -> None:
-        self.gone, self.pieces = asyncio.Event(), 0
-
-    async def __call__(self, _: Any, receive: Any, send: Any) -> None:
-        watching = asyncio.create_task(self._until_gone(receive))
-        await send({"type": "http.response.start", "status": 200, "headers": []})
-        while not self.gone.is_set():
-            await send({"type": "http.response.body", "body": bytes(50_000), "more_body": True})
-            self.pieces += 1
-        await watching
-
-    async def _until_gone(self, receive: Any) -> None:
-        while (await receive())["type"] != "http.disconnect":
-            pass
-        self.gone.set()
-
-
-def served(app: Endless, story: Callable[[socket.socket], Any]) -> None:
-    """Behind a connection of ours, to a client who has little room for what he does not read."""
-    config = uvicorn.Config(app, http=Connection, log_config=None, lifespan="off")
-    server = Server(config, asyncio.Event())
-
-    async def told() -> None:
-        with socket.socket() as listens, socket.socket() as client:
-            listens.bind(("127.0.0.1", 0))
-            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-            client.setblocking(False)
-            running = asyncio.create_task(server.serve([listens]))
-            async with asyncio.timeout(30):
-                while not server.started:
-                    await asyncio.sleep(0.01)
-                loop = asyncio.get_running_loop()
-                await loop.sock_connect(client, listens.getsockname())
-                await loop.sock_sendall(client, b"GET / HTTP/1.1\r\nhost: here\r\n\r\n")
-                await story(client)
-                client.close()
-                await app.gone.wait()
-            server.should_exit = True
-            await running
-
-    asyncio.run(told())
-
-
-def test_a_client_who_reads_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("shared.serving.connections.STALLED_S_MAX", 0.2)
-    app = Endless()
-
-    async def story(_: socket.socket) -> None:
-        await app.gone.wait()
-
-    served(app, story)
-
-
-def test_a_client_who_reads_slowly_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    """He has long been slower than he is spoken to when he goes by himself."""
-    monkeypatch.setattr("shared.serving.connections.STALLED_S_MAX", 5.0)
-    app, stalls = Endless(), list[float]()
-    stall = Connection.pause_writing
-
-    def counted(connection: Connection) -> None:
-        stalls.append(app.pieces)
-        stall(connection)
-
-    monkeypatch.setattr(Connection, "pause_writing", counted)
-
-    async def story(client: socket.socket) -> None:
-        while len(stalls) < 5:
-            assert await asyncio.get_running_loop().sock_recv(client, 2**20)
-        assert not app.gone.is_set()
-
-    served(app, story)
-
-
-def a_connection() -> tuple[Connection, MagicMock, Callable[[int], None]]:
-    """One that is not real, its transport, and a look at how much is left to be read by then."""
-    transport, loop = MagicMock(), MagicMock()
-    connection = Connection.__new__(Connection)
-    connection.transport, connection.loop, connection.flow = transport, loop, MagicMock()
-    transport.get_write_buffer_size.return_value = 0
-
-    def look(left: int) -> None:
-        transport.get_write_buffer_size.return_value = left
-        (_, again, *arguments), _ = loop.call_later.call_args
-        again(*arguments)
-
-    return connection, transport, look
-
-
-def test_of_a_long_answer_much_may_be_left_to_who_reads_slowly() -> None:
-    connection, transport, look = a_connection()
-    connection.pause_writing()
-    for left in (9_000_000, 8_000_000, 7_000_000, 6_999_999):
-        look(left)
-    assert not transport.abort.called
-    look(6_999_999)
-    assert transport.abort.called
-
-
-def test_who_does_not_read_does_not_hold_up_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The server has given him up by itself, before uvicorn cancels what is under way."""
-    monkeypatch.setattr("shared.serving.connections.STALLED_S_MAX", 3600)
-    app, servers, stalled = Endless(), list[Server](), asyncio.Event()
-    begun, stall = Server.startup, Connection.pause_writing
-
-    async def started(server: Server, sockets: list[socket.socket] | None = None) -> None:
-        servers.append(server)
-        await begun(server, sockets)
-
-    def stalls(connection: Connection) -> None:
-        stall(connection)
-        stalled.set()
-
-    monkeypatch.setattr(Server, "startup", started)
-    monkeypatch.setattr(Connection, "pause_writing", stalls)
-
-    async def story(_: socket.socket) -> None:
-        await stalled.wait()
-        servers[0].should_exit = True
-        await app.gone.wait()
-
-    served(app, story)
-
-
-def test_at_the_end_who_reads_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also where the answer is still to be made, and until all of it is read."""
-    monkeypatch.setattr(HttpToolsProtocol, "shutdown", lambda _: None)
-    connection, transport, look = a_connection()
-    connection.shutdown()
-    for left in (0, 90_000, 10_000):
-        look(left)
-    connection.resume_writing()
-    assert not transport.abort.called
-    look(10_000)
-    assert transport.abort.called

@@ -43,6 +43,7 @@ import coordinator_service.settings
 import worker_service.app
 from shared.serving import tls
 from shared.serving.connections import Connection
+from shared.serving.crowd import Crowd
 from shared.serving.server import Server, clock, serve
 from shared.serving.settings import PREFIX, ServiceSettings
 from tests.processes import Processes, check, until
@@ -250,8 +251,10 @@ def test_who_is_given_a_certificate_serves_by_it(
     monkeypatch.setattr(sys, "setswitchinterval", lambda _: None)
     monkeypatch.setattr(Server, "run", run)
     safely = ServiceSettings(tls_cert=papers.cert, tls_key=papers.key)
+    app = FastAPI()
+    app.state.crowd = Crowd(1)
     for settings in (ServiceSettings(), safely):
-        serve(lambda _, __: FastAPI(), settings)
+        serve(lambda _, __: app, settings)
     plain, safe = served
     assert plain.ssl is None
     assert safe.ssl
@@ -285,7 +288,8 @@ class Running:
         )
         config.load()
         config.ssl = context
-        self.server, self.scheme = Server(config, stopping), "https" if context else "http"
+        self.server = Server(config, stopping, Crowd(100))
+        self.scheme = "https" if context else "http"
 
     @property
     def port(self) -> int:
@@ -453,7 +457,7 @@ def test_who_reads_nothing_over_tls_is_given_up(
 
 def test_at_the_end_who_still_reads_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shared.serving.server.ENDING_S_MAX", 0.0)
-    server = Server(uvicorn.Config(FastAPI()), asyncio.Event())
+    server = Server(uvicorn.Config(FastAPI()), asyncio.Event(), Crowd(1))
     server.config.ssl, server.servers = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), []
     server.lifespan = MagicMock(shutdown=AsyncMock())
     reads, open_, left = MagicMock(), MagicMock(), iter([9, 8, 8, 7, 7, 7])

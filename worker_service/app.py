@@ -21,6 +21,7 @@ from pydantic import BaseModel
 from shared.digest import Digest
 from shared.outbox import NotTaken
 from shared.serving.bodies import body_of
+from shared.serving.crowd import Crowd
 from shared.serving.documents import documents
 from shared.serving.doors import Doors
 from shared.serving.errors import RETRY, Problem, answer_errors, by_name, not_written, responses
@@ -195,8 +196,10 @@ class Worker:
             what = facts(file=str(store.storage.path), streams=len(lines), values=values)
             log.info("storage opened", extra=what)
         self.room = Room(requests_max=settings.requests_max, bytes_max=settings.work_bytes_max)
-        self.doors = Doors(settings)
-        self.metrics = Metrics(self.sources, self.room, self.doors, store)
+        self.doors, self.crowd = Doors(settings), Crowd(settings.connections_max)
+        self.metrics = Metrics(
+            self.sources, room=self.room, doors=self.doors, crowd=self.crowd, store=store
+        )
         self._decoding = asyncio.Lock()  # large bodies one by one: each takes many times its size
         self.keys = Keys(settings.idempotency_keys_max, store.keys() if store else ())
         self.courier = Courier(
@@ -373,7 +376,7 @@ def create_app(
         redoc_url=None,
         generate_unique_id_function=by_name,
     )
-    app.state.worker = worker
+    app.state.worker, app.state.crowd = worker, worker.crowd
     answer_errors(app)
     app.include_router(writes(worker))
     app.include_router(reads(worker))

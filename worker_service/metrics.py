@@ -9,8 +9,9 @@ from prometheus_client.registry import Collector
 
 from shared.outbox import Flight
 from shared.protocol import CODES
+from shared.serving.crowd import Crowd
 from shared.serving.doors import Doors
-from shared.serving.metrics import OfDoors, OfRoom, OfStorage
+from shared.serving.metrics import OfCrowd, OfDoors, OfRoom, OfStorage
 from shared.serving.room import Room
 from worker_service.sources import Sources
 from worker_service.store import Store
@@ -58,10 +59,13 @@ class OfSources(Collector):
 
 
 class Metrics:
-    def __init__(self, sources: Sources, room: Room, doors: Doors, store: Store | None) -> None:
+    def __init__(
+        self, sources: Sources, *, room: Room, doors: Doors, crowd: Crowd, store: Store | None
+    ) -> None:
         self.registry = registry = CollectorRegistry()
         registry.register(OfSources(sources))
         registry.register(OfRoom("worker", room))
+        registry.register(OfCrowd("worker", crowd))
         registry.register(OfDoors("worker", doors))
         if store is not None:
             registry.register(OfStorage("worker", store.storage))

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from shared.serving.crowd import Crowd
 from shared.serving.doors import Doors
 from shared.serving.room import Room
 from shared.serving.storage import Storage
@@ -21,6 +22,23 @@ class OfRoom(Collector):
             CounterMetricFamily(f"{name}_shed_requests", shed, room.shed),
             GaugeMetricFamily(f"{name}_work_requests", "Such requests in work", room.requests),
             GaugeMetricFamily(f"{name}_work_bytes", "Bytes that these hold", room.bytes),
+        )
+
+
+class OfCrowd(Collector):
+    def __init__(self, service: str, crowd: Crowd) -> None:
+        self._service, self._crowd = service, crowd
+
+    def collect(self) -> Iterable[Metric]:
+        name, crowd = f"median_{self._service}", self._crowd
+        given_up = CounterMetricFamily(
+            f"{name}_given_up_connections", "Connections that were given up", labels=["why"]
+        )
+        for why, many in crowd.given_up.items():
+            given_up.add_metric([why], many)
+        return (
+            GaugeMetricFamily(f"{name}_connections", "Open ones", len(crowd.connections)),
+            given_up,
         )
 
 

@@ -14,10 +14,12 @@ from fastapi import FastAPI
 
 from shared.serving import tls
 from shared.serving.connections import ENDING_S_MAX, Connection
+from shared.serving.crowd import Crowd, afforded
 from shared.serving.settings import ServiceSettings
 
 GRACE_S = 5  # for requests that are under way when the service is told to stop
 KEEP_ALIVE_S = 75  # longer than any heartbeat, so that a courier's connection stays open
+LOOK_TICKS = 10  # of uvicorn's, a tenth of a second each
 
 # How soon a thread at work lets the event loop go on. Its longest pause while a million values came
 # as JSON, on a busy machine: 13 and 25 ms at Python's 5 ms, 4 and 6 ms at this.
@@ -39,8 +41,9 @@ class Server(uvicorn.Server):
     It sets `stopping` before it waits for requests to end, so that those end which would not.
     """
 
-    def __init__(self, config: uvicorn.Config, stopping: asyncio.Event) -> None:
+    def __init__(self, config: uvicorn.Config, stopping: asyncio.Event, crowd: Crowd) -> None:
         super().__init__(config)
+        self.server_state = self._crowd = crowd
         self.failed, self._stopping = False, stopping
         self._parting: asyncio.Task[None] | None = None
 
@@ -58,6 +61,11 @@ class Server(uvicorn.Server):
         finally:
             vars(loop).pop("create_server", None)
         self._let_go_after(tls.GOODBYE_S_MAX)
+
+    async def on_tick(self, counter: int) -> bool:
+        if counter % LOOK_TICKS == 0:
+            self._crowd.look(asyncio.get_running_loop().time())
+        return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._stopping.set()
@@ -93,11 +101,16 @@ def serve(make: Make, settings: ServiceSettings) -> None:
     def fail() -> None:
         server.fail()
 
+    app = make(fail, stopping)
+    crowd: Crowd = app.state.crowd
+    crowd.connections_max, backlog = afforded(crowd.connections_max)
     config = uvicorn.Config(
-        make(fail, stopping),
+        app,
         host=settings.host,
         port=settings.port,
         http=Connection,
+        ws="none",
+        backlog=backlog,
         log_config=None,
         access_log=False,
         server_header=False,
@@ -108,7 +121,7 @@ def serve(make: Make, settings: ServiceSettings) -> None:
     )
     config.load()
     config.ssl = _context(settings)  # uvicorn would make a weaker one
-    server = Server(config, stopping)
+    server = Server(config, stopping, crowd)
     with suppress(KeyboardInterrupt):
         server.run()
     if server.failed or not server.started:

@@ -51,6 +51,11 @@ class ServiceSettings(BaseSettings):
     requests_max: int = Field(
         1024, ge=1, description="requests with a body that are in work at once; more are told 503"
     )
+    connections_max: int = Field(
+        4096,
+        ge=1,
+        description="connections at once; for one more, the one that has idled longest makes room",
+    )
     tls_cert: CertificateFile = Field(
         "", description="file with its certificate and the chain, PEM; unless set, it speaks no TLS"
     )
