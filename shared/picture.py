@@ -39,6 +39,7 @@ from numpy.typing import NDArray
 from shared.lines import between, midpoint, quietly, share
 from shared.values import Floats
 
+ARRIVED_MAX = 128  # places: about what the searches for one answer pass, whoever asks for how many
 WHOLE_MAX = 2**48  # sums of so many ranks, and of sixteenths of them, are exact
 
 Height: TypeAlias = Callable[[Floats], float]
@@ -226,9 +227,12 @@ class Total:
         return start, float(knots[-1]) if after == end else self._within(height, after)
 
     def _ranks_at(self, at: int) -> Floats:
-        if at not in self._arrived:
-            self._arrived[at] = self.ranks(float(self._knots[at]))
-        return self._arrived[at]
+        if (kept := self._arrived.get(at)) is not None:
+            return kept
+        ranks = self.ranks(float(self._knots[at]))
+        if len(self._arrived) < ARRIVED_MAX:
+            self._arrived[at] = ranks
+        return ranks
 
     def _within(self, height: Height, at: int) -> float:
         """Where it passes zero on the way from the knot before to this one."""

@@ -296,6 +296,27 @@ def test_an_answer_that_is_kept_holds_no_rows_that_were_replaced() -> None:
     assert kept.answer.estimate.low <= kept.answer.estimate.value == 0.5
 
 
+def test_however_many_quantiles_are_asked_for_no_more_is_remembered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("shared.picture.ARRIVED_MAX", 4)
+    ledger = a_ledger()
+    for number in range(9):
+        heard(ledger, said(number, upto=99, segments=chain(list(range(100)), [1.0] * 99)))
+    qs = np.linspace(0, 1, 50).tolist()
+    told = [one.estimate for one in ledger.answers(qs, stream="default", now=0.0)]
+    values = [one.value for one in told if one]
+    assert values == sorted(values)
+    estimate = ledger.answer(now=0.0).estimate
+    assert estimate is not None
+    size = sum(
+        sum(len(one) for one in held.values() if isinstance(one, np.ndarray))
+        for held in vars(estimate.total).values()
+        if isinstance(held, dict)
+    )
+    assert 0 < size <= 4 * 9
+
+
 def strictly(body: bytes) -> Any:
     def odd(constant: str) -> Any:
         raise AssertionError(f"{constant} is no JSON")
