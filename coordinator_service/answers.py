@@ -173,7 +173,10 @@ class Answers:
         return "gone" if row.final else "retired" if row.retired else "live"
 
     def explain(self, stream: str, q: float) -> Rendered:
-        """An answer, and all it was made of: who wants may compute it again."""
+        """An answer, and all it was made of: who wants may compute it again.
+
+        Row by row: as objects, knots take four times as much as in the text that is made of them.
+        """
         now = self._clock()
         answer = self._ledger.answer(q, stream=stream, now=now)
         rows = [row for row in self._ledger.rows if row.source.stream == stream]
@@ -181,8 +184,9 @@ class Answers:
 
         def written() -> bytes:
             rows.sort(key=lambda row: row.source.number)
-            explained = [self._source(row, now) | _share(row, answer) for row in rows]
-            return as_json(fields | {"rows": explained})
+            head = as_json(fields).removesuffix(b"}")
+            told = [as_json(self._source(row, now) | _share(row, answer)) for row in rows]
+            return b"".join((head, b',"rows":[', b",".join(told), b"]}"))
 
         return written
 
