@@ -143,6 +143,7 @@ def reads(coordinator: Coordinator) -> APIRouter:
     router = APIRouter(tags=["answers"], dependencies=door.locks, responses=door.refusals)
     answers, asked = coordinator.answers, coordinator.metrics.asked
     long = LongAnswers(coordinator.clock)
+    explains = asyncio.Lock()
 
     @router.get(
         "/median",
@@ -237,9 +238,11 @@ def reads(coordinator: Coordinator) -> APIRouter:
     )
     async def get_explain(q: Q = 0.5, stream: Stream = "default") -> Response:
         """The rows behind an answer, enough to compute it and its certificate again."""
-        explain = answers.explain(coordinator.known(stream), q)
+        name = coordinator.known(stream)
+        async with explains:  # one at a time, as each may be as large as all rows
+            body = await asyncio.to_thread(answers.explain(name, q))
         asked("explain")
-        return Response(await asyncio.to_thread(explain), media_type="application/json")
+        return Response(body, media_type="application/json")
 
     return router
 
