@@ -76,7 +76,9 @@ COARSEST = 1 / 20  # of epsilon: the rank error of a digest whose shifts are wor
 MILLION = 1_000_000
 EXACTLY = 1 - 1e-12  # so that what is a millionth but for a float's rounding counts as one
 ARRAYS = frozenset((*range(0x90, 0xA0), 0xDC, 0xDD))  # first bytes of an array in MessagePack
+MAPS = frozenset((*range(0x80, 0x90), 0xDE, 0xDF))
 ARRAY_MAX = SEGMENTS_MAX + 2  # a step and knots, the longest there is
+FIELDS_MAX = 64  # a delta has 47 at most, a receipt 8
 
 
 class MalformedMessage(ValueError):
@@ -193,7 +195,7 @@ def pack_delta(delta: Delta) -> bytes:
 
 
 def unpack_delta(data: bytes) -> Delta:
-    match _unpacked(data, DELTA_BYTES_MAX, 2):
+    match _unpacked(data, DELTA_BYTES_MAX, FIELDS_MAX, ARRAY_MAX):
         case [
             version, worker, stream, number, base, since, upto, form, knots, weights, shift,
             digest_error, ledger, why, raw, *homes,
@@ -230,7 +232,7 @@ def pack_receipt(receipt: Receipt) -> bytes:
 
 
 def unpack_receipt(data: bytes) -> Receipt:
-    return _receipt(_unpacked(data, 1024, 1))
+    return _receipt(_unpacked(data, 1024, FIELDS_MAX))
 
 
 def pack_request(deltas: Sequence[bytes]) -> bytes:
@@ -238,7 +240,7 @@ def pack_request(deltas: Sequence[bytes]) -> bytes:
 
 
 def unpack_request(data: bytes) -> list[bytes]:
-    deltas = _unpacked(data, REQUEST_BYTES_MAX, 1)
+    deltas = _unpacked(data, REQUEST_BYTES_MAX, ARRAY_MAX)
     if not isinstance(deltas, list) or not 1 <= len(deltas) <= DELTAS_MAX:
         raise MalformedMessage(f"a request is an array of 1 to {DELTAS_MAX} deltas")
     if not all(type(delta) is bytes for delta in deltas):
@@ -253,7 +255,7 @@ def pack_response(answers: Sequence[Receipt | Refusal]) -> bytes:
 
 
 def unpack_response(data: bytes) -> list[Receipt | Refusal]:
-    answers = _unpacked(data, REQUEST_BYTES_MAX, 2)
+    answers = _unpacked(data, REQUEST_BYTES_MAX, DELTAS_MAX, FIELDS_MAX)
     if not isinstance(answers, list):
         raise MalformedMessage("a response is an array of receipts and refusals")
     return [_answer(one) for one in answers]
@@ -298,7 +300,8 @@ def _packed(message: list[Any]) -> bytes:
     return data
 
 
-def _unpacked(data: bytes, most: int, deep: int) -> Any:
+def _unpacked(data: bytes, most: int, *longest: int) -> Any:
+    """What is no array, or, as deep as there are lengths, arrays that are no longer."""
     if len(data) > most:
         raise MalformedMessage(f"a message of {len(data)} bytes, where {most} are allowed")
     unpacker = msgpack.Unpacker(
@@ -306,7 +309,7 @@ def _unpacked(data: bytes, most: int, deep: int) -> Any:
     )
     unpacker.feed(data)
     try:
-        message = _read(unpacker, data, deep)
+        message = _read(unpacker, data, longest)
     except (ValueError, TypeError, BufferError, msgpack.OutOfData) as error:
         raise MalformedMessage("these bytes are not MessagePack of what a message holds") from error
     if unpacker.tell() < len(data):
@@ -314,15 +317,22 @@ def _unpacked(data: bytes, most: int, deep: int) -> Any:
     return message
 
 
-def _read(unpacker: Any, data: bytes, deep: int) -> Any:
-    """Field by field, so that no memory is spent on what nested arrays claim to hold."""
+def _read(unpacker: Any, data: bytes, longest: Sequence[int]) -> Any:
+    """Field by field, so that no memory is spent on what arrays claim to hold, or on empty ones.
+
+    What is an array or a map where neither can be is `...`, which is no field of anything.
+    """
     at = unpacker.tell()
-    if not deep or at == len(data) or data[at] not in ARRAYS:
+    kind = data[at] if at < len(data) else None
+    if kind in MAPS or (kind in ARRAYS and not longest):
+        unpacker.skip()
+        return ...
+    if kind not in ARRAYS:
         return unpacker.unpack()
     length = unpacker.read_array_header()
-    if length > ARRAY_MAX:
-        raise ValueError(f"an array of {length}, where {ARRAY_MAX} are allowed")
-    return [_read(unpacker, data, deep - 1) for _ in range(length)]
+    if length > longest[0]:
+        raise ValueError(f"an array of {length}, where {longest[0]} are allowed")
+    return [_read(unpacker, data, longest[1:]) for _ in range(length)]
 
 
 def _is_ours(version: Any) -> bool:

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.protocol import (
+    ARRAY_MAX,
     DELTA_BYTES_MAX,
     FORMER_MAX,
     REQUEST_BYTES_MAX,
@@ -171,3 +172,25 @@ def test_a_request_as_large_as_any_takes_memory_of_its_own_order() -> None:
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 12 * len(rows)  # 8 bytes of memory for the shortest of fields, and the bytes
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("tiny", "times"),
+    [
+        (b"\x80", 12), (b"\x90", 12), (b"\xdc\0\0", 12), (b"\xc0", 12), (b"\xa2ab", 24),
+        (b"\xc7\0\5", 32),
+    ],
+)  # fmt: skip
+def test_what_is_tiny_in_bytes_and_large_in_memory_takes_little(
+    kind: str, tiny: bytes, times: int
+) -> None:
+    """As many as one array may hold, in more than one."""
+    array = b"\xdd" + ARRAY_MAX.to_bytes(4, "big") + tiny * ARRAY_MAX
+    bombs = array, b"\x92" + array * 2
+    tracemalloc.start()
+    for bomb in bombs:
+        assert not keeps_the_law(kind, bomb)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 200_000 + times * len(bombs[1])
