@@ -8,6 +8,7 @@ import asyncio
 import json
 import math
 import re
+import socket
 import sqlite3
 import time
 from collections import Counter
@@ -44,6 +45,7 @@ from shared.protocol import (
 from shared.serving.storage import Unusable
 from tests.cluster import Cluster, run
 from tests.mutations import MAX, mixed, mutated
+from tests.processes import SOON_S, Processes, until
 from tests.test_digest_bytes import VALID as DIGEST
 from tests.test_intake import BAD, GOOD, TYPES, outcome, small_pieces
 from tests.test_protocol import FIELDS, HOME, RECEIPT_FIELDS
@@ -230,6 +232,50 @@ def test_any_request_gets_a_good_answer_or_the_one_shape(
             assert node.failed == cluster.coordinator.failed == []
 
     run(told(), within_s=3000)
+
+
+DELTAS = b"POST /deltas HTTP/1.1\r\nhost: x\r\ncontent-type: application/msgpack\r\n"
+HEADS_AND_BODIES = [
+    b"GET /median HTTP/1.1\r\nhost: x\r\n\r\n",
+    b"GET /quantile?q=0.5&stream=a HTTP/1.1\r\nhost: x\r\naccept: */*\r\n\r\n",
+    DELTAS + b"content-length: 3\r\n\r\n\x91\xc4\x00",
+    DELTAS + b"transfer-encoding: chunked\r\n\r\n3\r\n\x91\xc4\x00\r\n0\r\n\r\n",
+    b"GET /median HTTP/1.1\r\nhost: x\r\nupgrade: websocket\r\nconnection: upgrade\r\n\r\n",
+    b"POST /workers/a/retire HTTP/1.1\r\nexpect: 100-continue\r\ncontent-length: 2\r\n\r\nhi",
+    b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"HEAD / HTTP/1.0\r\n\r\n",
+    b"CONNECT a:1 HTTP/1.1\r\nhost: x\r\n\r\n", b"OPTIONS * HTTP/1.1\r\nhost: x\r\n\r\n",
+]  # fmt: skip
+
+
+def test_whatever_comes_over_a_connection_is_answered_or_let_go(
+    cases: Cases, tmp_path: Path
+) -> None:
+    """By a real server: it says nothing but HTTP, and that it failed never."""
+    statuses = Counter[bytes]()
+    with Processes(tmp_path) as processes:
+        coordinator = processes.coordinator(log_level="warning")
+        until(lambda: coordinator.is_up, "the coordinator is up")
+        for dice in cases(300):
+            data = mutated(dice, HEADS_AND_BODIES)
+            said = told_over_a_connection(coordinator.port, data)
+            found = re.findall(rb"HTTP/1\.[01] (\d{3}) ", said)
+            statuses.update(found)
+            assert bool(found) == said.startswith(b"HTTP/1.") == bool(said), (data, said)
+            assert not [one for one in found if one >= b"500"], (data, said)
+        assert coordinator.get("/median")["count"] == 0
+        assert "Traceback" not in coordinator.said
+    assert min(statuses[b"200"], statuses[b"400"], statuses[b"404"]) > 3, statuses
+
+
+def told_over_a_connection(port: int, data: bytes) -> bytes:
+    """All that is said until it is closed, or reset."""
+    said = b""
+    with socket.create_connection(("127.0.0.1", port), timeout=SOON_S) as one, suppress(OSError):
+        one.sendall(data)
+        one.shutdown(socket.SHUT_WR)
+        while more := one.recv(2**16):
+            said += more
+    return said
 
 
 def test_what_is_almost_a_token_opens_nothing(cases: Cases) -> None:
