@@ -1,5 +1,7 @@
 """`/docs`: all that the services say of themselves is on the page, and nothing on it can run."""
 
+import base64
+import hashlib
 import json
 import re
 import shlex
@@ -19,6 +21,7 @@ import pytest
 from fastapi import FastAPI
 from playwright.sync_api import Route
 
+import shared.serving.documents
 from shared.serving.described import Description
 from shared.serving.documents import page_of
 from shared.serving.shapes import Shapes
@@ -319,7 +322,9 @@ def test_nothing_comes_from_elsewhere_and_nothing_runs(app: FastAPI) -> None:
     assert not re.search(r"https?:|//|url\(|@import", response.text)
     policy = response.headers["content-security-policy"].split("; ")
     assert policy[0] == "default-src 'none'"
-    assert re.fullmatch(r"style-src 'sha256-[A-Za-z0-9+/]{43}='", policy[1])
+    [style] = re.findall("<style>(.*?)</style>", response.text, re.DOTALL)
+    known = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    assert policy[1] == f"style-src 'sha256-{known}'"
     assert policy[2:] == ["base-uri 'none'", "form-action 'none'", "frame-ancestors 'none'"]
     assert response.headers["x-content-type-options"] == "nosniff"
     assert response.headers["referrer-policy"] == "no-referrer"
@@ -332,6 +337,20 @@ def test_what_a_browser_knows_already_is_not_sent_again(app: FastAPI) -> None:
     again = with_headers(app, {"if-none-match": first.headers["etag"]})
     assert (again.status_code, again.content) == (304, b"")
     assert again.headers["etag"] == first.headers["etag"]
+
+
+def test_the_page_is_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = list[str]()
+
+    def counted(description: Description) -> str:
+        made.append(description.title)
+        return page_of(description)
+
+    monkeypatch.setattr(shared.serving.documents, "page_of", counted)
+    app = worker()
+    assert made == []
+    assert response_of(app).content == response_of(app).content
+    assert made == ["running-median worker"]
 
 
 def test_what_a_request_says_of_itself_is_not_on_the_page() -> None:

@@ -1,4 +1,4 @@
-"""How a route is asked: a line for a shell, with what must be given.
+"""A route, and how it is asked: a line for a shell, with what must be given.
 
 A page that shows it is the same for all who ask, wherever they found the service. So the address is
 no part of it, nor is anything that a request says of itself: `$URL` stands for the one, and for a
@@ -27,7 +27,7 @@ class Route(NamedTuple):
     def commands(self) -> Iterator[str]:
         """One for each kind of body."""
         parts = ["curl"]
-        if any(EVENTS in answer.get("content", ()) for answer in self.said["responses"].values()):
+        if any(EVENTS in said["content"] for said in self.said["responses"].values()):
             parts.append("--no-buffer")
         if self.method != "get":
             parts.append(f"-X {self.method.upper()}")
@@ -42,6 +42,11 @@ class Route(NamedTuple):
     def bodies(self) -> Mapping[str, Any]:
         bodies: Mapping[str, Any] = self.said.get("requestBody", {}).get("content", {})
         return bodies
+
+    def answers(self, *, errors: bool) -> dict[str, Mapping[str, Any]]:
+        """By status: those that are errors, or those that are none."""
+        told = self.said["responses"]
+        return {status: told[status] for status in sorted(told) if (status >= "400") is errors}
 
     def _address(self) -> str:
         path, query = self.path, dict[str, Any]()

@@ -1,7 +1,8 @@
 """What a schema of an OpenAPI document says, in words: `list of numbers, 1 to 20 of them`.
 
 Fields are told with those within them, each by the way to it: `workers.live`, `quantiles[].low`.
-What a schema may say, and is said here, is what those of our services say: tests hold it to that.
+What can be said here is what the schemas of our services say, and none of these contains itself:
+tests hold them to that.
 """
 
 from collections.abc import Iterator, Mapping
