@@ -199,6 +199,18 @@ def test_every_field_is_there_with_its_words(app: FastAPI) -> None:
                 assert plain(one.get("description", "")) in page.routes[said["operationId"]]
 
 
+@pytest.mark.parametrize(
+    ("route", "name"),
+    [
+        ("get_median", "workers.live"),
+        ("get_quantile", "quantiles[].low"),
+        ("get_explain", "rows[].picture.below"),
+    ],
+)
+def test_a_field_within_another_is_told_by_the_way_to_it(route: str, name: str) -> None:
+    assert name in [row[0] for row in page_at(APPS["coordinator"]).rows[route]]
+
+
 @each_app
 def test_every_body_is_there_with_its_example(app: FastAPI) -> None:
     page = page_at(app)
@@ -471,6 +483,8 @@ def test_each_route_has_a_command(app: FastAPI) -> None:
         found = [one for one in page.commands if re.search(re.escape(asking) + r'[?"]', one)]
         assert len(found) == len(said.get("requestBody", {"content": [1]})["content"])
         assert all(("-X POST" in one) is (method == "post") for one in found)
+        endless = "text/event-stream" in said["responses"].get("200", {"content": ()})["content"]
+        assert all(("--no-buffer" in one) is endless for one in found)
         for [door] in said.get("security", []):
             assert all(f'-H "Authorization: Bearer ${door.upper()}_TOKEN"' in one for one in found)
 
