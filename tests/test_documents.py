@@ -165,6 +165,7 @@ def test_every_parameter_is_there_with_its_words(app: FastAPI) -> None:
             need = "required" if one["required"] else "optional"
             assert kind.startswith(f"in the {one['in']}, {need}: ")
             assert words == plain(one["description"])
+            assert "null" not in kind
             assert one["schema"].get("default") is None or str(one["schema"]["default"]) in kind
 
 

@@ -100,9 +100,8 @@ def _options(schema: Said) -> list[Said]:
 def _or(kinds: list[str]) -> str:
     """With semicolons, where there are commas in one."""
     *others, last = kinds
-    between = "; " if any("," in kind for kind in kinds) else ", "
-    either = between.join(others)
-    return f"{either}{between if between == '; ' else ' '}or {last}" if others else last
+    between, before = ("; ", "; or ") if any("," in kind for kind in kinds) else (", ", " or ")
+    return between.join(others) + before + last if others else last
 
 
 def _limits(schema: Said) -> Iterator[str]:
