@@ -38,6 +38,7 @@ from shared.protocol import (
     Receipt,
     Refusal,
     Source,
+    mark_of,
     pack_delta,
     pack_receipt,
     pack_response,
@@ -391,7 +392,7 @@ def lies(draw: st.DrawFn, ledger: Ledger) -> bytes:
     )
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(st.data(), st.sampled_from([None, STREAM_BYTES + 3 * SOURCE_BYTES + 9 * KNOT_BYTES]))
 def test_whatever_a_valid_delta_says_it_is_judged_alone_and_nothing_breaks(
     data: st.DataObject, bytes_max: int | None
@@ -661,3 +662,40 @@ def test_a_refusal_is_short_and_can_be_printed(refusal: Refusal) -> None:
     assert unpack_response(pack_response([Refusal("no_room", "s" * 1000)]))
     with pytest.raises(MalformedMessage):
         unpack_response(pack_response([refusal]))
+
+
+def absurd() -> list[bytes]:
+    """Each valid, and drawn on the one before where it goes on."""
+    whole = said(1, upto=3, segments=chain([-LARGEST, -LARGEST, LARGEST, LARGEST], [1, 1, 1]))
+    scaled = said(
+        1, since=3, upto=UPTO_MAX, base=mark_of(whole), form=Form.SAME, segments=NO_SEGMENTS
+    )
+    tiny = chain([SMALLEST, SMALLEST, 2 * SMALLEST], [UPTO_MAX - 1, 1])
+    return [
+        whole, scaled,
+        said(2, upto=UPTO_MAX, segments=tiny, shift=UPTO_MAX, raw=ID_MAX, ledger=ID_MAX),
+        said(3, upto=UPTO_MAX, final=True, home=1, former=(2, 3), digest_error=1e-6),
+        said(3, upto=UPTO_MAX, stream="other"), said(1, source=Source("w", "default", 1)),
+        said(4, base=b"12345678"), said(5, digest_error=0.5), said(6, stream="others", upto=1),
+    ]  # fmt: skip
+
+
+def test_after_whatever_was_said_every_question_has_its_answer(rng: np.random.Generator) -> None:
+    async def story() -> None:
+        async with Cluster(rng, workers=0) as cluster:
+            node = cluster.coordinator
+            for data in absurd():
+                await sent(node, data)
+                for path in (
+                    "/median", "/quantile?q=0&q=0.5&q=1", "/cdf", "/cdf?points=2", "/workers",
+                    "/explain", "/explain?q=1", "/streams", "/median/history", "/health",
+                ):  # fmt: skip
+                    response = await node.client.get(path)
+                    assert response.status_code == 200, response.text
+                    strictly(response.content)
+                assert await node.metric("median_complete") == 0
+                events = await node.coordinator.live.events("default")
+                assert await anext(events) == b"retry: 2000\n\n"
+                strictly((await anext(events)).removeprefix(b"data: "))
+
+    run(story())
