@@ -87,7 +87,8 @@ answer is as near the quantile as its certificate says, also of weights beyond 2
 
 A mark is no secret: whoever names a source gets the receipt of its row. So who may push, and knows
 the number of a source, which is random and told with its row to who may read, can go on with it in
-place of its worker. That finds a row that covers more than it has, and begins a new source.
+place of its worker. That puts the row right by a whole of its own when it speaks next; but if the
+row covers more than it has by then, it begins a new source, and the row stays as the liar left it.
 """
 
 import math

@@ -59,9 +59,9 @@ class Settings(ServiceSettings):
     idempotency_keys_max: int = Field(
         65_536, ge=1, le=10_000_000, description="how many Idempotency-Keys are remembered"
     )
-    # A thousand take 11 to 15 MiB with one value each, 92 MiB with a thousand, 310 to 370 with many.
-    # The courier walks over them in 2 to 5 ms each time that it looks what is due, over ten thousand
-    # in 19. And each has its heartbeat: see "Many streams" in docs/operations.md.
+    # A thousand take 11 to 15 MiB with one value each, 92 with a thousand, 310 to 370 with many.
+    # The courier walks over them in 2 to 5 ms whenever it looks what is due, over ten thousand in
+    # 19. And each has its heartbeat: see "Many streams" in docs/operations.md.
     streams_max: int = Field(
         1000, ge=1, description="streams, at most; a batch of one more is told 507"
     )
