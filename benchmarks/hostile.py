@@ -1,6 +1,6 @@
 """The services under attack: what each is told, what memory it takes, who still gets through.
 
-    python -m benchmarks.hostile              every attack, a few minutes
+    python -m benchmarks.hostile              every attack, ten minutes
     python -m benchmarks.hostile --only NAME  one of them
     python -m benchmarks.hostile --names      what they are called
 
@@ -267,24 +267,24 @@ ATTACKS: dict[str, Attack] = {
         once(EVENTS), reads=False,
     ),
     "streams": Attack(
-        "worker", "10,000 streams of two values", 100,
+        "worker", "up to 10,000 streams of two values", 100,
         shared_out(10_000, 100, of_a_stream), waits=True, seconds=20,
     ),
     "sources": Attack(
-        "coordinator", "100,000 sources of two values, in 100 streams", 4,
+        "coordinator", "up to 100,000 sources of two values, in 100 streams", 4,
         deltas(each=500, requests=200, clients=4, delta=small), seconds=40,
     ),
     "large-rows": Attack(
-        "coordinator", f"100 sources, each a row of {SEGMENTS_MAX:,} segments", 4,
+        "coordinator", f"up to 100 sources, each a row of {SEGMENTS_MAX:,} segments", 4,
         deltas(each=1, requests=100, clients=4, delta=lambda n: whole(n, SEGMENTS_MAX, 10**8)),
         seconds=20,
     ),
     "strange": Attack(
-        "coordinator", "100,000 deltas on marks nobody made, of unknown sources and streams", 4,
+        "coordinator", "up to 100,000 deltas on marks nobody made, of unknown sources", 4,
         deltas(each=500, requests=200, clients=4, delta=strange), seconds=20,
     ),
     "keys": Attack(
-        "worker", "200,000 Idempotency-Keys of 255 characters", 50,
+        "worker", "up to 200,000 Idempotency-Keys of 255 characters", 50,
         shared_out(200_000, 50, keyed), waits=True, seconds=90,
     ),
     "wrong-tokens": Attack(
