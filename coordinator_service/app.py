@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import Annotated, Any
 
 from fastapi import APIRouter, FastAPI, Path, Query, Request, Response
-from fastapi.responses import JSONResponse, PlainTextResponse, StreamingResponse
+from fastapi.responses import JSONResponse, StreamingResponse
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 from starlette.types import Receive, Scope, Send
 
@@ -35,6 +35,7 @@ from coordinator_service.told import (
     WorkersList,
 )
 from shared.protocol import NAME_MAX, REQUEST_BYTES_MAX
+from shared.serving import metrics
 from shared.serving.bodies import body_of
 from shared.serving.documents import documents
 from shared.serving.errors import Problem, answer_errors, by_name, not_written, responses
@@ -329,8 +330,8 @@ def operations(coordinator: Coordinator) -> APIRouter:
     @router.get(
         "/metrics",
         dependencies=read.locks,
-        response_class=PlainTextResponse,
-        responses=read.refusals,
+        response_class=Response,
+        responses=metrics.TOLD | read.refusals,
     )
     async def get_metrics() -> Response:
         """For Prometheus."""

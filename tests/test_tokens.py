@@ -8,7 +8,7 @@ import pytest
 
 import coordinator_service.settings
 import worker_service.settings
-from shared.serving.settings import ServiceSettings
+from shared.serving.settings import LOCKS, ServiceSettings
 from shared.serving.tokens import FILE_BYTES_MAX, LENGTH_MAX, LENGTH_MIN, Tokens
 
 Coordinator = coordinator_service.settings.Settings
@@ -126,3 +126,47 @@ def test_a_file_without_a_token_stops_the_start_as_it_was_meant_to_lock(
 def test_a_folder_is_no_file_of_tokens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MEDIAN_ADMIN_TOKEN_FILE", str(tmp_path))
     assert "cannot be read: Is a directory" in mistake(Coordinator)
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("MEDIAN_READ_TOKENS", "MEDIAN_READ_TOKEN"),
+        ("MEDIAN_READ_TOKN", "MEDIAN_READ_TOKEN"),
+        ("MEDIAN_PUHS_TOKEN_FILE", "MEDIAN_PUSH_TOKEN_FILE"),
+        ("MEDIAN_TLS_CERTS", "MEDIAN_TLS_CERT"),
+        ("MEDIAN_THE_SECRET_TOKENS_OF_ANOTHER_HOUSE", None),
+    ],
+)
+def test_a_lock_that_is_misspelt_stops_the_start(
+    name: str, meant: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, OLD)
+    told = mistake(Coordinator)
+    assert told.startswith(f"{name}: there is no such setting, and nothing would be locked by it")
+    assert told.endswith(f"; {meant} is one" if meant else "by it")
+    assert OLD not in told
+
+
+def test_no_other_setting_is_taken_for_a_misspelt_lock(monkeypatch: pytest.MonkeyPatch) -> None:
+    for kind in (Coordinator, Worker):
+        for name in {name for name, _, _ in kind.table()} - LOCKS:
+            monkeypatch.setenv(name + "_OF_OLD", "1")
+    assert Coordinator.of([], "").port == 8000
+
+
+def test_the_locks_of_another_service_are_no_strangers(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("MEDIAN_INGEST_TOKEN", "MEDIAN_TLS_CA"):
+        monkeypatch.setenv(name, OLD)
+    assert Coordinator.strangers() == []
+    assert Coordinator.of([], "").tokens("read") == Tokens()
+
+
+def test_a_wrong_token_beside_a_file_of_it_is_told_by_the_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "token"
+    file.write_text(NEW)
+    monkeypatch.setenv("MEDIAN_READ_TOKEN", "short")
+    monkeypatch.setenv("MEDIAN_READ_TOKEN_FILE", str(file))
+    assert mistake(Worker).startswith("MEDIAN_READ_TOKEN: Value error, a token has")

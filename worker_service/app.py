@@ -14,12 +14,12 @@ from typing import Annotated
 from urllib.parse import unquote
 
 from fastapi import APIRouter, FastAPI, Header, Request, Response
-from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 
 from shared.digest import Digest
 from shared.outbox import NotTaken
+from shared.serving import metrics
 from shared.serving.bodies import body_of
 from shared.serving.crowd import Crowd
 from shared.serving.documents import documents
@@ -101,48 +101,66 @@ VALUES_BODY = {
 }
 
 
-class Accepted(BaseModel):
+class Told(BaseModel):
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+
+class Accepted(Told):
     accepted: int
+    """Values of this request: all of them."""
     count: int
+    """Values of the stream on this worker, with these."""
 
 
-class Flushed(BaseModel):
+class Flushed(Told):
     streams: dict[str, int]
+    """By name, how many of its values the coordinator's answers cover."""
 
 
-class Median(BaseModel):
+class Answer(Told):
+    """What every answer says of itself: it is of this worker's own values."""
+
     stream: str
-    median: float | None
     count: int
+    """Values that it is of."""
     rank_error: float
+    """Its rank is off by at most this share of them: proven."""
     exact: bool
+    """It is the very value."""
 
 
-class Quantile(BaseModel):
+class Median(Answer):
+    median: float | None
+    """Null while there are no values."""
+
+
+class Quantile(Told):
     q: float
     value: float | None
+    """Null while there are no values."""
 
 
-class Quantiles(BaseModel):
-    stream: str
+class Quantiles(Answer):
     quantiles: list[Quantile]
-    count: int
-    rank_error: float
-    exact: bool
 
 
-class Centroids(BaseModel):
+class Centroids(Told):
     stream: str
     means: list[float]
+    """Of its clusters, in order."""
     weights: list[int]
+    """How many values each has."""
     count: int
     rank_error: float
+    """Of any rank that is read off the digest itself."""
 
 
-class Health(BaseModel):
+class Health(Told):
     status: str
     worker: str
+    """What it is called."""
     storage: str
+    """`disk`, or `memory`: then what was not told is lost with it."""
     closed: list[str]
     """The doors that stay closed to whoever asks this: they ask for tokens that he did not show."""
 
@@ -492,8 +510,8 @@ def operations(worker: Worker) -> APIRouter:
     @router.get(
         "/metrics",
         dependencies=read.locks,
-        response_class=PlainTextResponse,
-        responses=read.refusals,
+        response_class=Response,
+        responses=metrics.TOLD | read.refusals,
     )
     async def get_metrics() -> Response:
         """For Prometheus."""

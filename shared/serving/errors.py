@@ -12,7 +12,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 from starlette.exceptions import HTTPException
 
 from shared.serving.storage import NotWritten
@@ -43,9 +43,14 @@ def not_written(error: NotWritten) -> Problem:
 
 
 class Fault(BaseModel):
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
     code: str
+    """For programs."""
     message: str
+    """For people."""
     position: int | None = None
+    """Where one value is to blame, which one, from 0."""
 
 
 class FaultAnswer(BaseModel):

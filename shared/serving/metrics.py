@@ -1,6 +1,7 @@
 """What every service tells Prometheus: what it keeps, has in work, and whom it turned away."""
 
 from collections.abc import Iterable
+from typing import Any
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
@@ -53,6 +54,15 @@ class OfStorage(Collector):
             CounterMetricFamily(f"{name}_commits", "Commits of it", storage.commits),
             CounterMetricFamily(f"{name}_failures", "Commits that failed", storage.failures),
         )
+
+
+TOLD: dict[int | str, dict[str, Any]] = {
+    200: {
+        "content": {"text/plain": {"schema": {"type": "string"}}},
+        "description": "a line for each sample, as Prometheus reads them",
+    }
+}
+"""For the documentation of the route that tells them."""
 
 
 class OfDoors(Collector):

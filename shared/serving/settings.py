@@ -4,6 +4,7 @@ They are built in `__main__` and handed down; no module asks the environment. Wh
 the start, with one line for each mistake.
 """
 
+import difflib
 import os
 import sys
 from typing import ClassVar, Literal, Self, get_args, get_origin
@@ -18,6 +19,11 @@ from shared.serving.tokens import OfFile, OfSetting, Tokens
 
 PREFIX = "MEDIAN_"
 MIB = 2**20
+LOCKS = {
+    *(f"{PREFIX}{name}_TOKEN" for name in ("PUSH", "INGEST", "READ", "ADMIN")),
+    *(f"{PREFIX}{name}_TOKEN_FILE" for name in ("PUSH", "INGEST", "READ", "ADMIN")),
+    *(f"{PREFIX}TLS_{name}" for name in ("CERT", "KEY", "CA")),
+}  # of all services, so that one set of variables serves them all
 
 
 class ServiceSettings(BaseSettings):
@@ -72,7 +78,12 @@ class ServiceSettings(BaseSettings):
     @classmethod
     def _is_set_once(cls, given: object, info: ValidationInfo) -> object:
         other = (info.field_name or "").removesuffix("_file")
-        if isinstance(given, Tokens) and other != info.field_name and given and info.data[other]:
+        if (
+            isinstance(given, Tokens)
+            and other != info.field_name
+            and given
+            and info.data.get(other)
+        ):
             raise ValueError(f"{PREFIX}{other.upper()} is set, too: set one of the two")
         return given
 
@@ -89,6 +100,8 @@ class ServiceSettings(BaseSettings):
             raise SystemExit(0)
         if arguments:
             raise SystemExit(f"{command} takes no arguments: it is set by {PREFIX}... variables")
+        if meant := [name for name in cls.strangers() if _meant_to_lock(name)]:
+            raise SystemExit("\n".join(map(_no_lock, meant)))
         try:
             return cls()
         except ValidationError as error:
@@ -96,8 +109,8 @@ class ServiceSettings(BaseSettings):
 
     @classmethod
     def strangers(cls) -> list[str]:
-        """Variables that look like settings, and are none of this service."""
-        known = {name for name, _, _ in cls.table()}
+        """Variables that look like settings, and are none of this service, nor another's lock."""
+        known = {name for name, _, _ in cls.table()} | LOCKS
         return sorted(name for name in os.environ if name.startswith(PREFIX) and name not in known)
 
     @classmethod
@@ -130,6 +143,18 @@ def _words(field: FieldInfo) -> str:
     if get_origin(field.annotation) is not Literal:
         return words
     return f"{words} ({', '.join(get_args(field.annotation))})"
+
+
+def _meant_to_lock(name: str) -> bool:
+    """A misspelt setting is warned of; but one of these would leave open what it was to lock."""
+    near = difflib.get_close_matches(name, LOCKS, n=1, cutoff=0.85)
+    return "TOKEN" in name or "TLS" in name or bool(near)
+
+
+def _no_lock(name: str) -> str:
+    near = difflib.get_close_matches(name, LOCKS, n=1)
+    meant = f"; {near[0]} is one" if near else ""
+    return f"{name}: there is no such setting, and nothing would be locked by it{meant}"
 
 
 def _mistakes(error: ValidationError) -> list[str]:
