@@ -262,6 +262,7 @@ def test_whatever_comes_over_a_connection_is_answered_or_let_go(
             statuses.update(found)
             assert bool(found) == said.startswith(b"HTTP/1.") == bool(said), (data, said)
             assert not [one for one in found if one >= b"500"], (data, said)
+            assert b"400" not in found or b'{"error":{"code":' in said, (data, said)
         assert coordinator.get("/median")["count"] == 0
         assert "Traceback" not in coordinator.said
     assert min(statuses[b"200"], statuses[b"400"], statuses[b"404"]) > 3, statuses
