@@ -4,7 +4,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from shared.protocol import EPSILON_MIN, HEARTBEAT_S_MAX
+from shared.protocol import EPSILON_MIN, HEARTBEAT_S_MAX, HEARTBEAT_S_MIN
 from shared.serving.settings import MIB, ServiceSettings
 from shared.serving.tokens import OfFile, OfSetting, Tokens
 
@@ -21,7 +21,7 @@ class Settings(ServiceSettings):
     )
     heartbeat_s: float = Field(
         5.0,
-        ge=0.05,
+        ge=HEARTBEAT_S_MIN,
         le=HEARTBEAT_S_MAX,
         description="seconds after which a worker with no news says so; three without are silence",
     )

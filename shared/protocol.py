@@ -70,6 +70,7 @@ DELTA_BYTES_MAX = 2 * 9 * SEGMENTS_MAX + 1024  # no number takes more than 9 byt
 REQUEST_BYTES_MAX = 8 * 1024 * 1024
 CODES = frozenset(("malformed", "too_coarse", "too_long", "no_room", "in_use", "conflict"))
 SENTENCE_MAX = 1000  # characters, of a refusal
+HEARTBEAT_S_MIN = 0.05  # else whoever answers a worker could have it push without a pause
 HEARTBEAT_S_MAX = 60.0
 SILENT_HEARTBEATS = 3  # unheard for so long, a source is silent
 COARSEST = 1 / 20  # of epsilon: the rank error of a digest whose shifts are worth measuring
@@ -282,8 +283,9 @@ def _receipt(fields: Any) -> Receipt:
         ] if _is_ours(version):  # fmt: skip
             if not 0 < epsilon < 0.5:
                 raise MalformedMessage("epsilon is not between 0 and 0.5")
-            if not 0 < heartbeat_s <= HEARTBEAT_S_MAX:
-                raise MalformedMessage(f"heartbeat_s is not from 0 to {HEARTBEAT_S_MAX}")
+            if not HEARTBEAT_S_MIN <= heartbeat_s <= HEARTBEAT_S_MAX:
+                what = f"heartbeat_s is not from {HEARTBEAT_S_MIN} to {HEARTBEAT_S_MAX}"
+                raise MalformedMessage(what)
             return Receipt(
                 upto=_whole("upto", upto),
                 mark=_mark("mark", mark),

@@ -19,6 +19,7 @@ from shared.protocol import (
     DELTAS_MAX,
     FORMER_MAX,
     HEARTBEAT_S_MAX,
+    HEARTBEAT_S_MIN,
     HOME_MAX,
     ID_MAX,
     MARK_BYTES,
@@ -55,7 +56,7 @@ NAME = st.text(min_size=1, max_size=NAME_MAX).filter(str.isprintable)
 HOMES = st.lists(st.integers(1, HOME_MAX), min_size=1, max_size=1 + FORMER_MAX) | st.just([0])
 RANKS = COUNT.map(lambda sixteenths: sixteenths / 16)
 GRANT = st.builds(Grant, RANKS, COUNT)
-SECONDS = st.floats(0, HEARTBEAT_S_MAX, exclude_min=True)
+SECONDS = st.floats(HEARTBEAT_S_MIN, HEARTBEAT_S_MAX)
 RECEIPT = st.builds(
     Receipt, upto=COUNT, mark=MARK, grant=GRANT, heartbeat_s=SECONDS, ledger=NUMBER,
     epsilon=st.floats(0, 0.5, exclude_min=True, exclude_max=True),

@@ -31,6 +31,7 @@ from shared.protocol import (
     DELTA_BYTES_MAX,
     DELTAS_MAX,
     HEARTBEAT_S_MAX,
+    HEARTBEAT_S_MIN,
     REQUEST_BYTES_MAX,
     MalformedMessage,
     Receipt,
@@ -369,7 +370,7 @@ def _greeted(health: bytes) -> tuple[float, float, bool]:
         said = None
     match said:
         case {"epsilon": float(epsilon), "heartbeat_s": float(heartbeat_s), **more} if (
-            0 < epsilon < 0.5 and 0 < heartbeat_s <= HEARTBEAT_S_MAX
+            0 < epsilon < 0.5 and HEARTBEAT_S_MIN <= heartbeat_s <= HEARTBEAT_S_MAX
         ):
             return epsilon, heartbeat_s, "push" in str(more.get("closed"))
         case _:
