@@ -46,6 +46,6 @@ class TestWatched:
             == "0 live, 5 silent: worker-1, worker-2, worker-3 and 2 more"
         )
         starting = seen(complete=False)
-        assert starting.why == "it has not listened for long enough"
+        assert starting.why == "it has not listened for long enough, or has no memory for a source"
         assert replace(starting, not_ready="wait").why == "wait"
         assert Watched(URL, "x", 1.0).why == ""

@@ -28,7 +28,8 @@ const WAITS = { unknown_stream: "Waiting for it", [SHUT.code]: "Closed" }; // by
 const NOT_YET = [
   "warn",
   "Not complete yet.",
-  "The coordinator has just started, and listens for three heartbeats to know who is there.",
+  "Three heartbeats must pass after the coordinator's start, until it knows who is there; and so long"
+    + " after it turned a source away, as it had no memory for it.",
 ];
 
 const NOBODY = [
