@@ -70,9 +70,12 @@ def named(tokens: dict[str, str], kind: type[ServiceSettings]) -> dict[str, Any]
     return {f"{name}_token": token for name, token in tokens.items() if name in kind.doors}
 
 
-def asked(app: FastAPI, method: str, path: str, token: str | bytes | None) -> httpx.Response:
+def asked(
+    app: FastAPI, method: str, path: str, token: str | bytes | None, *, origin: str = ""
+) -> httpx.Response:
     shown = token if isinstance(token, bytes) else f"Bearer {token}".encode()
     headers = {} if token is None else {b"authorization": shown}
+    headers |= {b"origin": origin.encode()} if origin else {}
 
     async def ask() -> httpx.Response:
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)
@@ -229,6 +232,35 @@ def test_nothing_of_a_body_is_read_before_the_token() -> None:
             assert sent[0]["status"] == 401
 
     asyncio.run(asyncio.wait_for(story(), 30))
+
+
+@pytest.mark.parametrize(
+    ("origin", "may"),
+    [
+        ("http://elsewhere.example", False),
+        ("https://s.elsewhere.example", False),
+        ("http://s:8000", False),
+        ("null", False),
+        ("http://[::1", False),
+        ("x" * 5000, False),
+        ("http://s", True),
+        ("https://s", True),
+        ("", True),
+    ],
+)
+@pytest.mark.parametrize(
+    ("make", "route"),
+    [(coordinator, "/deltas"), (coordinator, "/workers/w/retire"), (worker, "/values")],
+)
+def test_a_page_of_another_origin_changes_nothing_where_no_token_is_asked_for(
+    make: Any, route: str, origin: str, may: bool
+) -> None:
+    response = asked(make(), "POST", route, None, origin=origin)
+    assert (response.status_code == 403) == (not may)
+    if not may:
+        assert len(check_problem(response, 403, "cross_origin")) < 200
+    assert asked(make(), "GET", "/median", None, origin=origin).status_code == 200
+    assert asked(make(**TOKENS), "POST", route, None, origin=origin).status_code == 401
 
 
 # A worker and its coordinator

@@ -83,4 +83,6 @@ class Watched:
             silent = [one.worker for one in self.sources if one.state == "silent"]
             who = f": {some(silent)}" if silent else ""
             return f"{answer.live:,} live, {answer.silent:,} silent{who}"
-        return self.not_ready or "it has not listened for long enough, or has no memory for a source"
+        return (
+            self.not_ready or "it has not listened for long enough, or has no memory for a source"
+        )

@@ -9,6 +9,11 @@ A token opens the door that it is set for, and no other; one that is set for all
 for which none is set stands open. What tells nothing of any value has no door: whether a service
 runs, and is ready, its documentation, and the page without its numbers.
 
+An open door is not open to all the same: a page of anybody's, in the browser of somebody who
+reaches the service, can post to it what a form can, and so could send values to a worker that asks
+nobody. Browsers name the origin of who posts; where it is another than the service itself, the
+request is refused. With a token there is no need to ask: no such page can show one.
+
 Who has no right token is told so before anything else of his request is looked at, and nothing of
 its body is read.
 """
@@ -32,6 +37,9 @@ LETS = {
     "read": "read answers and metrics",
     "admin": "retire workers",
 }
+
+READ = "read"  # changes nothing
+ORIGIN_SHOWN = 100
 
 log = logging.getLogger("doors")
 
@@ -73,11 +81,23 @@ class Door(HTTPBearer):
     @property
     def locks(self) -> list[Dependency]:
         """For the dependencies of what lies behind this door; and this for its responses."""
-        return [Depends(self)] if self.has_lock else []
+        if self.has_lock:
+            return [Depends(self)]
+        return [] if self.name == READ else [Depends(refuse_pages_of_others)]
 
     @property
     def refusals(self) -> dict[int | str, dict[str, Any]]:
-        return responses(_401=f"not the {self.name} token") if self.has_lock else {}
+        if self.has_lock:
+            return responses(_401=f"not the {self.name} token")
+        return {} if self.name == READ else responses(_403="from a page of another origin")
+
+
+async def refuse_pages_of_others(request: Request) -> None:
+    """They may read, as their browsers keep the answers from them; but not change anything."""
+    origin = request.headers.get("origin", "")
+    if origin and origin.partition("://")[2] != request.headers.get("host"):
+        what = f"this comes from a page of {origin[:ORIGIN_SHOWN]!r}, and such may not"
+        raise Problem(403, "cross_origin", what, headers={"connection": "close"})
 
 
 class Doors(dict[str, Door]):
