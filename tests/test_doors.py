@@ -15,8 +15,10 @@ import pytest
 from fastapi import FastAPI
 from starlette.routing import Route
 
+import coordinator_service.__main__
 import coordinator_service.app
 import coordinator_service.settings
+import worker_service.__main__
 import worker_service.app
 import worker_service.settings
 from shared.serving.doors import warn_of_open_doors
@@ -346,6 +348,20 @@ def test_open_doors_are_told_once_where_others_may_come(
         "workers: to ask for tokens, set MEDIAN_PUSH_TOKEN, MEDIAN_READ_TOKEN and "
         "MEDIAN_ADMIN_TOKEN"
     )
+
+
+@pytest.mark.parametrize("service", [coordinator_service.__main__, worker_service.__main__])
+def test_each_service_says_so_before_it_listens(
+    service: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    told_before = []
+    monkeypatch.setenv("MEDIAN_HOST", "0.0.0.0")  # noqa: S104  it never gets so far
+    monkeypatch.setattr(sys, "argv", ["service"])
+    monkeypatch.setattr(service, "start_logging", lambda *_: None)
+    monkeypatch.setattr(service, "serve", lambda *_: told_before.extend(caplog.messages))
+    service.main()
+    assert [one for one in told_before if "to ask for tokens, set MEDIAN_" in one] == told_before
+    assert len(told_before) == 1
 
 
 def test_only_doors_without_a_lock_are_told(caplog: pytest.LogCaptureFixture) -> None:
