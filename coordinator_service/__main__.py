@@ -6,7 +6,7 @@ import time
 from coordinator_service.app import create_app
 from coordinator_service.settings import Settings
 from coordinator_service.store import open_store
-from shared.serving.doors import warn_of_open_doors
+from shared.serving.doors import tell_of_doors
 from shared.serving.logs import start_logging
 from shared.serving.server import clock, serve
 from shared.serving.storage import or_leave
@@ -15,7 +15,7 @@ from shared.serving.storage import or_leave
 def main() -> None:
     settings = Settings.of(sys.argv[1:], "python -m coordinator_service")
     start_logging(settings.log_format, settings.log_level, Settings.strangers())
-    warn_of_open_doors(settings)
+    tell_of_doors(settings)
     with or_leave():
         store = open_store(settings)
         serve(

@@ -21,7 +21,7 @@ import coordinator_service.settings
 import worker_service.__main__
 import worker_service.app
 import worker_service.settings
-from shared.serving.doors import warn_of_open_doors
+from shared.serving.doors import tell_of_doors
 from shared.serving.logs import JsonLines, TextLines
 from shared.serving.server import clock
 from shared.serving.settings import ServiceSettings
@@ -187,7 +187,7 @@ def test_why_it_is_not_ready_is_told_to_readers_alone(make: Any) -> None:
     reason = check_problem(asked(app, "GET", "/ready", TOKENS["read"]), 503, "not_ready")
     assert reason in asked(make(), "GET", "/ready", None).text or "listens" in reason
     hidden = check_problem(asked(app, "GET", "/ready", TOKENS["push"]), 503, "not_ready")
-    assert hidden == "who has the read token is told"
+    assert hidden == "why is told with the read token"
 
 
 def test_metrics_count_who_was_turned_away_by_door() -> None:
@@ -332,15 +332,18 @@ async def status(node: Node, wanted: int) -> bool:
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "localhost"])
 def test_nobody_is_warned_on_loopback(host: str, caplog: pytest.LogCaptureFixture) -> None:
-    warn_of_open_doors(Coordinator(host=host))
-    assert caplog.records == []
+    caplog.set_level("INFO", "doors")
+    tell_of_doors(Coordinator(host=host, read_token=TOKENS["read"]))
+    (record,) = caplog.records
+    assert (record.message, record.levelname) == ("doors", "INFO")
+    assert vars(record)["facts"] == {"locked": "read", "open": "push,admin"}
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.1", "coordinator", ""])  # noqa: S104
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.1", "coordinator"])  # noqa: S104
 def test_open_doors_are_told_once_where_others_may_come(
     host: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    warn_of_open_doors(Coordinator(host=host, port=8000))
+    tell_of_doors(Coordinator(host=host, port=8000))
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
     assert record.getMessage() == (
@@ -365,13 +368,37 @@ def test_each_service_says_so_before_it_listens(
 
 
 def test_only_doors_without_a_lock_are_told(caplog: pytest.LogCaptureFixture) -> None:
-    warn_of_open_doors(Worker(host="0.0.0.0", **named({"ingest": TOKENS["ingest"]}, Worker)))  # noqa: S104
-    (record,) = caplog.records
-    assert (
-        "may read answers and metrics: to ask for tokens, set MEDIAN_READ_TOKEN" in record.message
-    )
-    warn_of_open_doors(Worker(host="0.0.0.0", **named(TOKENS, Worker)))  # noqa: S104
-    assert caplog.records == [record]
+    """And that tokens can be overheard, where nothing says that they cannot."""
+    here = "0.0.0.0"  # noqa: S104
+    tell_of_doors(Worker(host=here, **named({"ingest": TOKENS["ingest"]}, Worker)))
+    tell_of_doors(Worker(host=here, **named(TOKENS, Worker)))
+    unlocked, *overheard = caplog.messages
+    assert "may read answers and metrics: to ask for tokens, set MEDIAN_READ_TOKEN" in unlocked
+    assert len(overheard) == 2
+    assert all(one.startswith("tokens come unencrypted: ") for one in overheard)
+    encrypted = Worker.model_construct(host=here, tls_cert="cert.pem", **named(TOKENS, Worker))
+    tell_of_doors(encrypted)
+    assert len(caplog.messages) == 3
+
+
+@pytest.mark.parametrize(
+    ("url", "warns"),
+    [
+        ("http://10.0.0.1:8000", True),
+        ("http://coordinator", True),
+        ("https://coordinator", False),
+        ("http://127.0.0.1:8000", False),
+        ("http://localhost", False),
+        ("http://[::1]:8000", False),
+    ],
+)
+def test_a_worker_warns_where_its_token_can_be_overheard(
+    url: str, warns: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    for token in (TOKENS["push"], ""):
+        worker_service.app.create_app(Worker(coordinator_url=url, push_token=token), clock=clock)
+    told = [one for one in caplog.messages if one.startswith("the push token goes unencrypted")]
+    assert len(told) == warns
 
 
 # In the logs

@@ -121,7 +121,7 @@ def test_one_of_certificate_and_key_alone_is_a_mistake(
 ) -> None:
     monkeypatch.setenv("MEDIAN_TLS_CERT", papers.cert)
     (line,) = mistakes()
-    assert line.startswith("MEDIAN_TLS_KEY=: ")
+    assert line.startswith("MEDIAN_TLS_KEY: ")
     assert "name both" in line
     monkeypatch.delenv("MEDIAN_TLS_CERT")
     monkeypatch.setenv("MEDIAN_TLS_KEY", papers.key)

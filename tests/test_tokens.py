@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 
 import coordinator_service.settings
 import worker_service.settings
@@ -68,7 +69,7 @@ def test_what_is_no_token_stops_the_start_and_is_not_shown(
 ) -> None:
     monkeypatch.setenv("MEDIAN_READ_TOKEN", token)
     told = mistake(Coordinator)
-    assert re.fullmatch(rf"MEDIAN_READ_TOKEN: Value error, .*{what}.*", told)
+    assert re.fullmatch(rf"MEDIAN_READ_TOKEN: .*{what}.*", told)
     assert "openssl rand -hex 32" in told
     assert token not in told
 
@@ -118,7 +119,7 @@ def test_a_file_without_a_token_stops_the_start_as_it_was_meant_to_lock(
         file.write_bytes(content)
     monkeypatch.setenv("MEDIAN_PUSH_TOKEN_FILE", str(file))
     told = mistake(Worker)
-    assert told.startswith(f"MEDIAN_PUSH_TOKEN_FILE={file}: Value error, ")
+    assert told.startswith(f"MEDIAN_PUSH_TOKEN_FILE={file}: ")
     assert what in told
     assert OLD not in told
 
@@ -169,4 +170,56 @@ def test_a_wrong_token_beside_a_file_of_it_is_told_by_the_first(
     file.write_text(NEW)
     monkeypatch.setenv("MEDIAN_READ_TOKEN", "short")
     monkeypatch.setenv("MEDIAN_READ_TOKEN_FILE", str(file))
-    assert mistake(Worker).startswith("MEDIAN_READ_TOKEN: Value error, a token has")
+    assert mistake(Worker).startswith("MEDIAN_READ_TOKEN: a token has")
+
+
+@pytest.mark.parametrize("kind", [Coordinator, Worker])
+@pytest.mark.parametrize("name", sorted(LOCKS))
+@pytest.mark.parametrize("empty", ["", " "])
+def test_a_lock_that_is_set_but_empty_stops_the_start(
+    kind: type[ServiceSettings], name: str, empty: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, empty)
+    assert mistake(kind).startswith(f"{name}: it is set, but empty")
+
+
+SECRETS = [OLD, "abc/def+" * 5, "-----BEGIN PRIVATE KEY-----\nMIIEv/dir\n", "x/" * 3000]
+
+
+@pytest.mark.parametrize("name", ["READ_TOKEN_FILE", "TLS_CERT", "TLS_KEY", "TLS_CA"])
+@pytest.mark.parametrize("secret", SECRETS, ids=["token", "base64", "key", "long"])
+def test_a_secret_in_place_of_the_file_that_has_it_is_not_shown(
+    name: str, secret: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(f"MEDIAN_{name}", secret)
+    monkeypatch.setenv("MEDIAN_COORDINATOR_URL", "https://c")
+    told = mistake(Worker)
+    assert f"MEDIAN_{name}: " in told
+    assert secret[:8] not in told
+
+
+def test_a_file_that_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MEDIAN_READ_TOKEN_FILE", f"{tmp_path}/read")
+    assert mistake(Worker).startswith(f"MEDIAN_READ_TOKEN_FILE={tmp_path}/read: cannot be read: ")
+
+
+def test_a_password_in_an_address_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MEDIAN_COORDINATOR_URL", "https://user:pw12345@c:8000")
+    told = mistake(Worker)
+    assert told.startswith("MEDIAN_COORDINATOR_URL=https://...@c:8000: has no user")
+    assert "pw12345" not in told
+
+
+def test_whom_to_trust_is_of_no_use_without_tls(monkeypatch: pytest.MonkeyPatch) -> None:
+    authority = trustme.CA()
+    with authority.cert_pem.tempfile() as pem:
+        monkeypatch.setenv("MEDIAN_TLS_CA", pem)
+        monkeypatch.setenv("MEDIAN_COORDINATOR_URL", "http://c")
+        assert "begin MEDIAN_COORDINATOR_URL with https://" in mistake(Worker)
+        monkeypatch.setenv("MEDIAN_COORDINATOR_URL", "https://c")
+        assert Worker.of([], "").tls_ca == pem
+
+
+def test_to_listen_nowhere_is_a_mistake(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MEDIAN_HOST", "")
+    assert mistake(Coordinator).startswith("MEDIAN_HOST=: ")

@@ -2,7 +2,7 @@
 
 import sys
 
-from shared.serving.doors import warn_of_open_doors
+from shared.serving.doors import tell_of_doors
 from shared.serving.logs import start_logging
 from shared.serving.server import clock, serve
 from shared.serving.storage import or_leave
@@ -14,7 +14,7 @@ from worker_service.store import open_store
 def main() -> None:
     settings = Settings.of(sys.argv[1:], "python -m worker_service")
     start_logging(settings.log_format, settings.log_level, Settings.strangers())
-    warn_of_open_doors(settings)
+    tell_of_doors(settings)
     with or_leave():
         store = open_store(settings)
         serve(

@@ -41,6 +41,7 @@ from shared.protocol import (
     unpack_response,
 )
 from shared.serving import tls
+from shared.serving.doors import is_loopback
 from shared.serving.logs import facts
 from shared.serving.storage import NotWritten
 from worker_service.metrics import Metrics
@@ -103,6 +104,10 @@ class Courier:
             verify=tls.client_context(settings.coordinator_url, settings.tls_ca),
             limits=httpx.Limits(keepalive_expiry=KEEP_ALIVE_S),
         )
+        if self._token and not _is_overheard_by_nobody(self._url):
+            log.warning(
+                "the push token goes unencrypted: begin MEDIAN_COORDINATOR_URL with https://"
+            )
         self._heartbeat_s = HEARTBEAT_S_MAX
         self._tries = Tries()
         self._tries_of: dict[Line, Tries] = {}
@@ -353,6 +358,11 @@ class Courier:
         if self._tries.failures:
             log.info("coordinator reached", extra=facts(after_failures=self._tries.failures))
         self._tries.succeeded()
+
+
+def _is_overheard_by_nobody(url: str) -> bool:
+    where = httpx.URL(url)
+    return where.scheme == "https" or is_loopback(where.host)
 
 
 def _said(error: httpx.HTTPError, url: str) -> str:

@@ -3,7 +3,7 @@
 import socket
 from typing import ClassVar, Literal
 
-from pydantic import AnyHttpUrl, Field, field_validator
+from pydantic import AnyHttpUrl, Field, ValidationInfo, field_validator
 
 from shared.protocol import COARSEST, EPSILON_MIN, NAME_MAX, is_name
 from shared.serving.settings import MIB, ServiceSettings
@@ -81,6 +81,16 @@ class Settings(ServiceSettings):
         if url.username or url.password or url.query or url.fragment:
             raise ValueError("has no user, no ? and no #, as it is shown in logs")
         return str(url).rstrip("/")
+
+    @field_validator("tls_ca")
+    @classmethod
+    def _is_of_use(cls, given: str, info: ValidationInfo) -> str:
+        if given and str(info.data.get("coordinator_url", "")).startswith("http:"):
+            raise ValueError(
+                "who is to be trusted is asked over https only: begin "
+                "MEDIAN_COORDINATOR_URL with https://"
+            )
+        return given
 
     @field_validator("worker_name")
     @classmethod

@@ -28,6 +28,7 @@ from fastapi.security import HTTPBearer
 from starlette.types import Scope
 
 from shared.serving.errors import Problem, responses
+from shared.serving.logs import facts
 from shared.serving.settings import PREFIX, ServiceSettings
 from shared.serving.tokens import Tokens
 
@@ -63,7 +64,7 @@ class Door(HTTPBearer):
 
     def tells(self, request: Request, reason: str) -> str:
         """Why something is not as it should be; which is told behind this door only."""
-        return reason if self.opens_to(request.scope) else f"who has the {self.name} token is told"
+        return reason if self.opens_to(request.scope) else f"why is told with the {self.name} token"
 
     async def __call__(self, request: Request) -> None:  # type: ignore[override]  # and tells none
         if not self.opens_to(request.scope):
@@ -71,7 +72,7 @@ class Door(HTTPBearer):
             raise self._problem(request)
 
     def _problem(self, request: Request) -> Problem:
-        shown = "authorization" in request.headers
+        shown = bool(_shown(request.scope))
         what = f"{request.method} {request.scope['path']} asks for the {self.name} token"
         how = "this is another" if shown else "send it as Authorization: Bearer TOKEN"
         asks = f'Bearer realm="{self.name}"' + (', error="invalid_token"' if shown else "")
@@ -110,14 +111,23 @@ class Doors(dict[str, Door]):
         return [name for name, door in self.items() if not door.opens_to(request.scope)]
 
 
-def warn_of_open_doors(settings: ServiceSettings) -> None:
-    """Say once who may come in unasked, where that is more than this machine."""
-    unlocked = [name for name in settings.doors if not settings.tokens(name)]
-    if unlocked and not _is_loopback(settings.host):
+def tell_of_doors(settings: ServiceSettings) -> None:
+    """Which are locked; and what others than this machine may do unasked, or may overhear."""
+    locked = [name for name in settings.doors if settings.tokens(name)]
+    unlocked = [name for name in settings.doors if name not in locked]
+    log.info("doors", extra=facts(locked=",".join(locked), open=",".join(unlocked)))
+    if is_loopback(settings.host):
+        return
+    if unlocked:
         may = _joined([LETS[name] for name in unlocked])
         which = _joined([f"{PREFIX}{name.upper()}_TOKEN" for name in unlocked])
         what = "whoever reaches %s, port %s, may %s: to ask for tokens, set %s"
         log.warning(what, settings.host, settings.port, may, which)
+    if locked and not settings.tls_cert:
+        what = (
+            "tokens come unencrypted: set MEDIAN_TLS_CERT and MEDIAN_TLS_KEY, or have a proxy do it"
+        )
+        log.warning(what)
 
 
 def _shown(scope: Scope) -> bytes:
@@ -127,7 +137,7 @@ def _shown(scope: Scope) -> bytes:
     return token.strip() if scheme.lower() == b"bearer" else b""
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
     try:
         return ip_address(host).is_loopback
     except ValueError:

@@ -6,7 +6,9 @@ the start, with one line for each mistake.
 
 import difflib
 import os
+import re
 import sys
+from pathlib import Path
 from typing import ClassVar, Literal, Self, get_args, get_origin
 
 from pydantic import Field, ValidationError, ValidationInfo, field_validator
@@ -18,12 +20,15 @@ from shared.serving.tls import CertificateFile, KeyFile
 from shared.serving.tokens import OfFile, OfSetting, Tokens
 
 PREFIX = "MEDIAN_"
+PATH_MAX = 4096
+PASSWORD = re.compile(r"//[^/@]*@")
 MIB = 2**20
 LOCKS = {
     *(f"{PREFIX}{name}_TOKEN" for name in ("PUSH", "INGEST", "READ", "ADMIN")),
     *(f"{PREFIX}{name}_TOKEN_FILE" for name in ("PUSH", "INGEST", "READ", "ADMIN")),
     *(f"{PREFIX}TLS_{name}" for name in ("CERT", "KEY", "CA")),
 }  # of all services, so that one set of variables serves them all
+FILES = {name.removeprefix(PREFIX).lower() for name in LOCKS if not name.endswith("_TOKEN")}
 
 
 class ServiceSettings(BaseSettings):
@@ -32,7 +37,9 @@ class ServiceSettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True)
     doors: ClassVar[tuple[str, ...]] = ("read",)
 
-    host: str = Field("127.0.0.1", description="address to listen on; 0.0.0.0: all there are")
+    host: str = Field(
+        "127.0.0.1", min_length=1, description="address to listen on; 0.0.0.0: all there are"
+    )
     port: int = Field(0, ge=0, le=65535, description="port to listen on")
     log_format: Literal["text", "json"] = Field("text", description="how log lines look")
     log_level: Literal["debug", "info", "warning", "error"] = Field(
@@ -100,8 +107,9 @@ class ServiceSettings(BaseSettings):
             raise SystemExit(0)
         if arguments:
             raise SystemExit(f"{command} takes no arguments: it is set by {PREFIX}... variables")
-        if meant := [name for name in cls.strangers() if _meant_to_lock(name)]:
-            raise SystemExit("\n".join(map(_no_lock, meant)))
+        locks = [*map(_no_lock, cls.strangers()), *map(_empty_lock, sorted(LOCKS))]
+        if any(locks):
+            raise SystemExit("\n".join(filter(None, locks)))
         try:
             return cls()
         except ValidationError as error:
@@ -145,28 +153,41 @@ def _words(field: FieldInfo) -> str:
     return f"{words} ({', '.join(get_args(field.annotation))})"
 
 
-def _meant_to_lock(name: str) -> bool:
+def _no_lock(name: str) -> str:
     """A misspelt setting is warned of; but one of these would leave open what it was to lock."""
     near = difflib.get_close_matches(name, LOCKS, n=1, cutoff=0.85)
-    return "TOKEN" in name or "TLS" in name or bool(near)
-
-
-def _no_lock(name: str) -> str:
-    near = difflib.get_close_matches(name, LOCKS, n=1)
+    if not (near or "TOKEN" in name or "TLS" in name):
+        return ""
     meant = f"; {near[0]} is one" if near else ""
     return f"{name}: there is no such setting, and nothing would be locked by it{meant}"
 
 
+def _empty_lock(name: str) -> str:
+    """As one may be that was to come from a file, or from another variable."""
+    if os.environ.get(name, name).strip():
+        return ""
+    return f"{name}: it is set, but empty, so nothing would be locked by it: set it, or unset it"
+
+
 def _mistakes(error: ValidationError) -> list[str]:
     return [
-        f"{PREFIX}{str(one['loc'][0]).upper()}{_given(one['loc'][0], one['input'])}: {one['msg']}"
+        f"{PREFIX}{str(one['loc'][0]).upper()}{_given(one['loc'][0], one['input'])}: "
+        + one["msg"].removeprefix("Value error, ")
         for one in error.errors()
     ]
 
 
 def _given(name: int | str, value: object) -> str:
-    """What it was set to; but a token is not shown, not even one that is wrong."""
-    return "" if str(name).endswith("_token") else f"={_printable(value)}"
+    """What it was set to, unless that may be a secret: one that is wrong, or in the wrong place."""
+    text = str(value)
+    if str(name).endswith("_token") or (str(name) in FILES and not _leads_somewhere(text)):
+        return ""
+    return f"={_printable(PASSWORD.sub('//...@', text) if text is value else value)}"
+
+
+def _leads_somewhere(path: str) -> bool:
+    """Whether it can be the name of a file, and not what should be in one."""
+    return len(path) < PATH_MAX and "/" in path and "\n" not in path and Path(path).parent.is_dir()
 
 
 def _printable(given: object) -> str:

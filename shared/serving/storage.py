@@ -134,6 +134,7 @@ class Storage:
         return self._locked()
 
     def _locked(self) -> sqlite3.Connection:
+        self.path.touch(mode=0o600)  # it and its log, which gets the same mode, are nobody else's
         db = sqlite3.connect(self.path, timeout=0, isolation_level=None, check_same_thread=False)
         try:
             db.execute("PRAGMA locking_mode = EXCLUSIVE")
@@ -440,7 +441,7 @@ def made_durably(directory: Path) -> None:
     if directory.is_dir():
         return
     made_durably(directory.parent)
-    directory.mkdir(exist_ok=True)
+    directory.mkdir(mode=0o700, exist_ok=True)
     above = os.open(directory.parent, os.O_RDONLY)
     try:
         os.fsync(above)
