@@ -17,7 +17,7 @@ from starlette.types import Receive, Scope, Send
 from coordinator_service.answers import Clock
 from coordinator_service.coordinator import Coordinator
 from coordinator_service.history import LAST_S_MAX
-from coordinator_service.long import LongAnswers
+from coordinator_service.long import LongAnswers, Turn
 from coordinator_service.pages import FOLDER, files_in, pages
 from coordinator_service.settings import Settings
 from coordinator_service.store import Store
@@ -73,6 +73,7 @@ EVENTS: dict[int | str, dict[str, Any]] = {
         "description": "events without an end; the data of each is what `GET /median` says",
     }
 }
+MANY_ASK = "as many ask different such questions as may at once"
 NOT_STORED = {"cache-control": "no-store", "x-accel-buffering": "no"}  # nor held up by a proxy
 
 
@@ -143,8 +144,8 @@ def reads(coordinator: Coordinator) -> APIRouter:
     door = coordinator.doors["read"]
     router = APIRouter(tags=["answers"], dependencies=door.locks, responses=door.refusals)
     answers, asked = coordinator.answers, coordinator.metrics.asked
-    long = LongAnswers(coordinator.clock)
-    explains = asyncio.Lock()
+    cdfs, lists = LongAnswers(coordinator.clock), LongAnswers(coordinator.clock)
+    explains = Turn()
 
     @router.get(
         "/median",
@@ -209,12 +210,14 @@ def reads(coordinator: Coordinator) -> APIRouter:
         "/cdf",
         dependencies=[only("stream", "points")],
         response_model=Cdf,
-        responses=responses(_404=UNKNOWN, _422="not a number from 2 to 1000, or not a name"),
+        responses=responses(
+            _404=UNKNOWN, _422="not a number from 2 to 1000, or not a name", _503=MANY_ASK
+        ),
     )
     async def get_cdf(stream: Stream = "default", points: Points = 200) -> Response:
         """Which share of all values lies up to where, for a plot, and how wrong each share is."""
         name = coordinator.known(stream)
-        found = await long.answer(("cdf", name, points), lambda: answers.cdf(name, points))
+        found = await cdfs.answer((name, points), lambda: answers.cdf(name, points))
         asked("cdf")
         return Response(found, media_type="application/json")
 
@@ -222,12 +225,12 @@ def reads(coordinator: Coordinator) -> APIRouter:
         "/workers",
         dependencies=[only("stream")],
         response_model=WorkersList,
-        responses=responses(_404=UNKNOWN, _422=NO_NAME),
+        responses=responses(_404=UNKNOWN, _422=NO_NAME, _503=MANY_ASK),
     )
     async def get_workers(stream: StreamOrAll = None) -> Response:
         """One entry for each source, a stream on a worker: what it may live by, if it is silent."""
         name = coordinator.known(stream) if stream else None
-        found = await long.answer(("workers", name), lambda: answers.workers(name))
+        found = await lists.answer(name, lambda: answers.workers(name))
         asked("workers")
         return Response(found, media_type="application/json")
 
@@ -235,12 +238,12 @@ def reads(coordinator: Coordinator) -> APIRouter:
         "/explain",
         dependencies=[only("q", "stream")],
         response_model=Explanation,
-        responses=responses(_404=UNKNOWN, _422=NO_Q),
+        responses=responses(_404=UNKNOWN, _422=NO_Q, _503=MANY_ASK),
     )
     async def get_explain(q: Q = 0.5, stream: Stream = "default") -> Response:
         """The rows behind an answer, enough to compute it and its certificate again."""
         name = coordinator.known(stream)
-        async with explains:  # one at a time, as each may be as large as all rows
+        async with explains:  # each may be as large as all rows
             body = await asyncio.to_thread(answers.explain(name, q))
         asked("explain")
         return Response(body, media_type="application/json")

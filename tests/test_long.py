@@ -3,12 +3,21 @@
 import asyncio
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
 
-from coordinator_service.long import QUESTIONS_MAX, REST_S_MAX, RESTS, LongAnswers
+from coordinator_service.long import (
+    QUESTIONS_MAX,
+    REST_S_MAX,
+    RESTS,
+    WAITING_MAX,
+    LongAnswers,
+    Turn,
+)
+from shared.serving.errors import Problem
 from tests.exact import TALLY
 
 
@@ -84,21 +93,54 @@ def test_a_process_that_stood_still_while_it_made_one_does_not_rest_for_it() -> 
     assert max(slept) <= REST_S_MAX
 
 
-def test_other_questions_do_not_wait_and_only_so_many_are_remembered() -> None:
-    long, made = LongAnswers(time.monotonic), list[tuple[str, int]]()
+def test_only_so_many_questions_are_remembered() -> None:
+    long, made = LongAnswers(time.monotonic), list[int]()
 
-    def begin(question: tuple[str, int]) -> Callable[[], Callable[[], bytes]]:
-        def begun() -> Callable[[], bytes]:
-            made.append(question)
-            return lambda: repr(question).encode()
-
-        return begun
+    def begin(question: int) -> Callable[[], bytes]:
+        made.append(question)
+        return lambda: repr(question).encode()
 
     async def story() -> None:
-        questions = [("cdf", at) for at in range(QUESTIONS_MAX + 10)]
-        asking = [long.answer(one, begin(one)) for one in questions]
-        assert await asyncio.gather(*asking) == [repr(one).encode() for one in questions]
-        assert sorted(made) == questions
+        for one in range(QUESTIONS_MAX + 10):
+            assert await long.answer(one, partial(begin, one)) == repr(one).encode()
+        assert made == list(range(QUESTIONS_MAX + 10))
         assert len(long) == QUESTIONS_MAX
+
+    asyncio.run(story())
+
+
+def test_different_questions_take_turns_and_of_a_crowd_most_are_told_to_come_again() -> None:
+    long, making = LongAnswers(time.monotonic), Making(0.002)  # which sees two at once
+
+    async def story() -> None:
+        asking = (long.answer(one, making.begin) for one in range(100))
+        found = await asyncio.gather(*asking, return_exceptions=True)
+        told = [one for one in found if isinstance(one, Problem)]
+        assert len(told) == 100 - 1 - WAITING_MAX
+        assert {(one.status, one.code) for one in told} == {(503, "overloaded")}
+        assert await long.answer(99, making.begin)
+
+    asyncio.run(story())
+    assert len(making.begun) == 1 + WAITING_MAX + 1
+
+
+def test_who_gives_up_while_he_waits_makes_room() -> None:
+    turn = Turn()
+
+    async def story() -> None:
+        async def ask() -> None:
+            async with turn:
+                pass
+
+        async with turn:
+            waiting = [asyncio.create_task(ask()) for _ in range(WAITING_MAX)]
+            await asyncio.sleep(0)
+            with pytest.raises(Problem, match="ask again later"):
+                await ask()
+            waiting[0].cancel()
+            await asyncio.wait(waiting[:1])
+            waiting.append(asyncio.create_task(ask()))
+            await asyncio.sleep(0)
+        await asyncio.gather(*waiting[1:])
 
     asyncio.run(story())

@@ -102,7 +102,15 @@ def test_an_event_comes_as_it_happens(proxy: httpx.Client) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["/deltas", "/%64eltas", "/workers/w/retire", "/workers/w%2Fx/retire"]
+    "path",
+    [
+        "/deltas",
+        "/%64eltas",
+        "/deltas%0A",
+        "/workers/w/retire%0A",
+        "/workers/w/retire",
+        "/workers/w%2Fx/retire",
+    ],
 )
 @pytest.mark.parametrize("token", ["push", "admin"])
 def test_what_is_for_workers_and_operators_is_not_for_all(
