@@ -17,6 +17,7 @@ import certifi
 
 INGEST, READ, CA = "MEDIAN_INGEST_TOKEN", "MEDIAN_READ_TOKEN", "MEDIAN_TLS_CA"
 TOKEN = re.compile(r"(?=.{16,256}$)[A-Za-z0-9._~+/-]+=*")  # as the services have it
+FILE_BYTES_MAX = 2**14
 REMEDIES = {  # by the numbers that OpenSSL gives to what is wrong with a certificate
     9: "is a clock wrong, here or there?",
     10: "give it a new one, and restart it",
@@ -84,10 +85,13 @@ def _token(name: str, environment: Mapping[str, str]) -> str:
 
 
 def _read(name: str, path: str) -> str:
+    """Who puts the token in place of its file's name does not see it again."""
     try:
-        return Path(path).read_text("ascii", errors="replace")
+        with Path(path).open("rb") as file:
+            return file.read(FILE_BYTES_MAX).decode("ascii", errors="replace")
     except OSError as error:
-        raise NoAccess(f"{name}_FILE={path}: cannot be read: {error.strerror}") from None
+        what = f"{name}_FILE names a file that cannot be read: {error.strerror or error}"
+        raise NoAccess(what) from None
 
 
 def distrust(error: BaseException) -> str | None:

@@ -11,11 +11,12 @@ import pytest
 import trustme
 
 from loadgen import session, watch
-from loadgen.access import CA, INGEST, READ, Access, NoAccess, distrust
+from loadgen.access import CA, INGEST, READ, TOKEN, Access, NoAccess, distrust
 from loadgen.calls import Address, BadReply, Calls, NoReply
 from loadgen.services import inherited
 from loadgen.session import Order
 from loadgen.watching.coordinator import Away, Coordinator, Stranger
+from shared.serving.tokens import Tokens
 from tests.cluster import run
 from tests.watching import REPLIES, URL, Scripted
 
@@ -242,3 +243,21 @@ def test_services_of_a_demo_are_neither_shut_by_what_their_starter_has_nor_told_
     monkeypatch.setenv("MEDIAN_EPSILON", "0.1")
     assert "secret" not in inherited().values()
     assert inherited()["MEDIAN_EPSILON"] == "0.1"
+
+
+def test_a_token_is_here_what_it_is_to_the_services() -> None:
+    for length in (15, 16, 256, 257):
+        for one in ("a" * length, "a" * (length - 2) + "==", "=" * length, "ä" * length):
+            try:
+                Tokens.of(one)
+            except ValueError:
+                assert not TOKEN.fullmatch(one)
+            else:
+                assert TOKEN.fullmatch(one)
+
+
+def test_a_token_in_place_of_its_files_name_is_not_shown() -> None:
+    given = "a-token-in-the-wrong-place"
+    with pytest.raises(NoAccess, match="names a file that cannot be read") as told:
+        Access.of({"MEDIAN_READ_TOKEN_FILE": given})
+    assert given not in str(told.value)

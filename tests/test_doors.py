@@ -57,7 +57,7 @@ ENDLESS = "GET /median/events"
 DOCUMENTS = {"GET /openapi.json", "GET /docs"}
 
 
-def coordinator(**tokens: str) -> FastAPI:
+def coordinator(**tokens: str) -> coordinator_service.app.App:
     return coordinator_service.app.create_app(
         Coordinator(**named(tokens, Coordinator)), clock=clock, wall=clock
     )
@@ -155,6 +155,29 @@ def test_live_answers_are_behind_the_door_of_readers() -> None:
 )
 def test_a_token_is_shown_as_a_bearer_does(path: str, shown: bytes, status: int) -> None:
     assert asked(coordinator(**TOKENS), "GET", path, shown).status_code == status
+
+
+def test_what_is_meant_for_a_proxy_opens_nothing() -> None:
+    async def ask() -> httpx.Response:
+        transport = httpx.ASGITransport(coordinator(**TOKENS))
+        headers = {"proxy-authorization": f"Bearer {TOKENS['read']}", "x-authorization": "x"}
+        async with httpx.AsyncClient(transport=transport, base_url="http://s") as client:
+            return await client.get("/median", headers=headers)
+
+    check_problem(asyncio.run(ask()), 401, "unauthorized")
+
+
+def test_who_may_not_push_takes_no_turn_of_those_who_may(monkeypatch: pytest.MonkeyPatch) -> None:
+    turns, app = [], coordinator(**TOKENS)
+
+    async def turn() -> None:
+        turns.append(1)
+
+    monkeypatch.setattr(app.coordinator, "turn", turn)
+    assert asked(app, "POST", "/deltas", TOKENS["read"]).status_code == 401
+    assert turns == []
+    assert asked(app, "POST", "/deltas", TOKENS["push"]).status_code == 415
+    assert turns == [1]
 
 
 def test_any_of_several_tokens_opens() -> None:

@@ -17,6 +17,10 @@ Worker = worker_service.settings.Settings
 
 OLD, NEW = "the-old-token-of-1999", "the/new+token~of_2026=="
 OTHER = "another-token-altogether"
+NAMES = [
+    *((Coordinator, name) for name in ("push", "read", "admin")),
+    *((Worker, name) for name in ("push", "read", "ingest")),
+]
 
 
 def mistake(kind: type[ServiceSettings]) -> str:
@@ -64,12 +68,17 @@ def test_a_token_is_not_shown(show: Any) -> None:
         (f"{OLD},{NEW}", "letters, digits"),
     ],
 )
+@pytest.mark.parametrize(("kind", "name"), NAMES)
 def test_what_is_no_token_stops_the_start_and_is_not_shown(
-    token: str, what: str, monkeypatch: pytest.MonkeyPatch
+    kind: type[ServiceSettings],
+    name: str,
+    token: str,
+    what: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("MEDIAN_READ_TOKEN", token)
-    told = mistake(Coordinator)
-    assert re.fullmatch(rf"MEDIAN_READ_TOKEN: .*{what}.*", told)
+    monkeypatch.setenv(f"MEDIAN_{name.upper()}_TOKEN", token)
+    told = mistake(kind)
+    assert re.fullmatch(rf"MEDIAN_{name.upper()}_TOKEN: .*{what}.*", told)
     assert "openssl rand -hex 32" in told
     assert token not in told
 
@@ -77,12 +86,6 @@ def test_what_is_no_token_stops_the_start_and_is_not_shown(
 @pytest.mark.parametrize("length", [LENGTH_MIN, LENGTH_MAX])
 def test_a_token_may_have_so_many_characters(length: int) -> None:
     assert Tokens("a" * length).has(b"a" * length)
-
-
-NAMES = [
-    *((Coordinator, name) for name in ("push", "read", "admin")),
-    *((Worker, name) for name in ("push", "read", "ingest")),
-]
 
 
 @pytest.mark.parametrize(("kind", "name"), NAMES)

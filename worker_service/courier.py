@@ -382,7 +382,8 @@ def _greeted(health: bytes) -> tuple[float, float, bool]:
         case {"epsilon": float(epsilon), "heartbeat_s": float(heartbeat_s), **more} if (
             0 < epsilon < 0.5 and HEARTBEAT_S_MIN <= heartbeat_s <= HEARTBEAT_S_MAX
         ):
-            return epsilon, heartbeat_s, "push" in str(more.get("closed"))
+            closed = more.get("closed")
+            return epsilon, heartbeat_s, isinstance(closed, list) and "push" in closed
         case _:
             raise Unreached("what listens there is no coordinator")
 
