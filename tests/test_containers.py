@@ -23,7 +23,7 @@ from shared.serving.settings import ServiceSettings
 from tests.processes import TOP, Processes, until
 
 PAGE = (TOP / "docs" / "operations.md").read_text()
-COMMANDS = re.findall(r"^    (mkdir -m 700 secrets|openssl .*)$", PAGE, re.MULTILINE)
+COMMANDS = re.findall(r"^    (mkdir -m 700 secrets authority|openssl .*)$", PAGE, re.MULTILINE)
 SETTINGS: dict[str, type[ServiceSettings]] = {
     "coordinator": coordinator_service.settings.Settings,
     "worker": worker_service.settings.Settings,

@@ -245,7 +245,7 @@ def test_the_page_says_which_token_is_asked_for(name: str) -> None:
         text = page.routes[said["operationId"]]
         assert f"Asks for {'no' if door == 'no' else f'the {door}'} token." in text
     for door, scheme in app.openapi()["components"]["securitySchemes"].items():
-        assert [door, f"${door.upper()}_TOKEN", scheme["description"]] in page.rows[""]
+        assert [door, f"$MEDIAN_{door.upper()}_TOKEN", scheme["description"]] in page.rows[""]
 
 
 @pytest.mark.parametrize("name", MAKERS)
@@ -487,7 +487,9 @@ def test_each_route_has_a_command(app: FastAPI) -> None:
         endless = "text/event-stream" in said["responses"].get("200", {"content": ()})["content"]
         assert all(("--no-buffer" in one) is endless for one in found)
         for [door] in said.get("security", []):
-            assert all(f'-H "Authorization: Bearer ${door.upper()}_TOKEN"' in one for one in found)
+            assert all(
+                f'-H "Authorization: Bearer $MEDIAN_{door.upper()}_TOKEN"' in one for one in found
+            )
 
 
 @needs_chromium

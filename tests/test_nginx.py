@@ -107,6 +107,7 @@ def test_an_event_comes_as_it_happens(proxy: httpx.Client) -> None:
         "/deltas",
         "/%64eltas",
         "/deltas%0A",
+        "/workers/%2e%2e/w/retire",
         "/workers/w/retire%0A",
         "/workers/w/retire",
         "/workers/w%2Fx/retire",

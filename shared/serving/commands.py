@@ -2,7 +2,7 @@
 
 A page that shows it is the same for all who ask, wherever they found the service. So the address is
 no part of it, nor is anything that a request says of itself: `$URL` stands for the one, and for a
-token `$READ_TOKEN`, or how else its door is called.
+token `$MEDIAN_READ_TOKEN`, or how else its setting is called.
 """
 
 import json
@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from urllib.parse import quote, urlencode
 
 EVENTS = "text/event-stream"
+PREFIX = "MEDIAN_"
 
 
 class Route(NamedTuple):
@@ -60,7 +61,7 @@ class Route(NamedTuple):
 
 
 def variable(token: str) -> str:
-    return re.sub(r"\W", "_", token, flags=re.ASCII).upper() + "_TOKEN"
+    return PREFIX + re.sub(r"\W", "_", token, flags=re.ASCII).upper() + "_TOKEN"
 
 
 def example_of(body: Mapping[str, Any]) -> str:
