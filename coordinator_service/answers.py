@@ -14,7 +14,7 @@ import json
 import math
 from asyncio import sleep
 from collections import Counter as Tally
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,11 +84,16 @@ class Answers:
             del self._kept[next(iter(self._kept))]
         return kept
 
-    def quantiles(self, stream: str, qs: list[float]) -> dict[str, Any]:
-        """The answer to `GET /quantile`."""
+    def quantiles(self, stream: str, qs: Sequence[float]) -> Rendered:
+        """The answer to `GET /quantile`; for a thread to work out."""
         answers = self._ledger.answers(qs, stream=stream, now=self._clock())
-        found = [{"q": answer.q} | self._found(answer) for answer in answers]
-        return {"stream": stream, "quantiles": found} | self._fields(answers[0])
+        fields = {"stream": stream} | self._fields(answers[0])
+
+        def written() -> bytes:
+            found = [{"q": answer.q} | self._found(answer) for answer in answers]
+            return as_json(fields | {"quantiles": found})
+
+        return written
 
     def _fields(self, answer: Answer) -> dict[str, Any]:
         return {
@@ -112,16 +117,22 @@ class Answers:
             "rank_error": estimate.rank_error,
         }
 
-    def streams(self) -> list[dict[str, Any]]:
+    def streams(self) -> Rendered:
+        """The answer to `GET /streams`; for a thread to add up."""
         rows = list(self._ledger.rows)
-        counts, sources = Tally[str](), Tally[str]()
-        for row in rows:
-            counts[row.source.stream] += row.upto
-            sources[row.source.stream] += 1
-        return [
-            {"stream": stream, "count": counts[stream], "sources": sources[stream]}
-            for stream in sorted(counts)
-        ]
+
+        def written() -> bytes:
+            counts, sources = Tally[str](), Tally[str]()
+            for row in rows:
+                counts[row.source.stream] += row.upto
+                sources[row.source.stream] += 1
+            found = [
+                {"stream": stream, "count": counts[stream], "sources": sources[stream]}
+                for stream in sorted(counts)
+            ]
+            return as_json({"streams": found})
+
+        return written
 
     def cdf(self, stream: str, points: int) -> Rendered:
         """The answer to `GET /cdf`; for a thread to work out."""

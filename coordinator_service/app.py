@@ -17,7 +17,7 @@ from starlette.types import Receive, Scope, Send
 from coordinator_service.answers import Clock
 from coordinator_service.coordinator import Coordinator
 from coordinator_service.history import LAST_S_MAX
-from coordinator_service.long import LongAnswers, Turn
+from coordinator_service.long import LongAnswers, Sliced, Turn, told_when_stopped
 from coordinator_service.pages import FOLDER, files_in, pages
 from coordinator_service.settings import Settings
 from coordinator_service.store import Store
@@ -31,7 +31,6 @@ from coordinator_service.told import (
     Ready,
     Retired,
     Streams,
-    StreamSummary,
     WorkersList,
 )
 from shared.protocol import NAME_MAX, REQUEST_BYTES_MAX
@@ -145,7 +144,8 @@ def reads(coordinator: Coordinator) -> APIRouter:
     router = APIRouter(tags=["answers"], dependencies=door.locks, responses=door.refusals)
     answers, asked = coordinator.answers, coordinator.metrics.asked
     cdfs, lists = LongAnswers(coordinator.clock), LongAnswers(coordinator.clock)
-    explains = Turn()
+    quantiles = LongAnswers(coordinator.clock, rests=1)  # asked more often than drawn
+    explains = Turn(coordinator.clock)
 
     @router.get(
         "/median",
@@ -192,19 +192,21 @@ def reads(coordinator: Coordinator) -> APIRouter:
         "/quantile",
         dependencies=[only("q", "stream")],
         response_model=Quantiles,
-        responses=responses(_404=UNKNOWN, _422=NO_Q),
+        responses=responses(_404=UNKNOWN, _422=NO_Q, _503=MANY_ASK),
     )
     async def get_quantile(q: Qs, stream: Stream = "default") -> Response:
         """Any quantiles, each with its own certificate."""
-        found = answers.quantiles(coordinator.known(stream), q)
+        name, asks = coordinator.known(stream), tuple(q)
+        found = await quantiles.answer((name, asks), lambda: answers.quantiles(name, asks))
         asked("quantile")
-        return JSONResponse(found)
+        return Sliced(found)
 
-    @router.get("/streams")
-    async def get_streams() -> Streams:
+    @router.get("/streams", response_model=Streams, responses=responses(_503=MANY_ASK))
+    async def get_streams() -> Response:
         """All streams that have values."""
+        found = await lists.answer((), answers.streams)
         asked("streams")
-        return Streams(streams=[StreamSummary(**one) for one in answers.streams()])
+        return Sliced(found)
 
     @router.get(
         "/cdf",
@@ -219,7 +221,7 @@ def reads(coordinator: Coordinator) -> APIRouter:
         name = coordinator.known(stream)
         found = await cdfs.answer((name, points), lambda: answers.cdf(name, points))
         asked("cdf")
-        return Response(found, media_type="application/json")
+        return Sliced(found)
 
     @router.get(
         "/workers",
@@ -232,7 +234,7 @@ def reads(coordinator: Coordinator) -> APIRouter:
         name = coordinator.known(stream) if stream else None
         found = await lists.answer(name, lambda: answers.workers(name))
         asked("workers")
-        return Response(found, media_type="application/json")
+        return Sliced(found)
 
     @router.get(
         "/explain",
@@ -243,10 +245,11 @@ def reads(coordinator: Coordinator) -> APIRouter:
     async def get_explain(q: Q = 0.5, stream: Stream = "default") -> Response:
         """The rows behind an answer, enough to compute it and its certificate again."""
         name = coordinator.known(stream)
-        async with explains:  # each may be as large as all rows
-            body = await asyncio.to_thread(answers.explain(name, q))
+        with told_when_stopped():
+            async with explains:  # each may be as large as all rows
+                body = await asyncio.to_thread(answers.explain(name, q))
         asked("explain")
-        return Response(body, media_type="application/json")
+        return Sliced(body)
 
     return router
 
@@ -308,7 +311,7 @@ def writes(coordinator: Coordinator) -> APIRouter:
 
 def operations(coordinator: Coordinator) -> APIRouter:
     router = APIRouter(tags=["operations"])
-    read = coordinator.doors["read"]
+    read, scrapes = coordinator.doors["read"], LongAnswers(coordinator.clock)
 
     @router.get("/health")
     async def get_health(request: Request) -> Health:
@@ -338,6 +341,7 @@ def operations(coordinator: Coordinator) -> APIRouter:
     )
     async def get_metrics() -> Response:
         """For Prometheus."""
-        return Response(coordinator.metrics.text(), media_type=CONTENT_TYPE_PLAIN_0_0_4)
+        text = await scrapes.answer((), coordinator.metrics.written)
+        return Sliced(text, media_type=CONTENT_TYPE_PLAIN_0_0_4)
 
     return router

@@ -2,35 +2,47 @@
 
 The bytes of `GET /workers` and `GET /cdf` take tens of milliseconds where there are a thousand
 rows, and each page that is open asks for them every two seconds. So of each question one answer is
-made at a time, and none for a while after: four times as long as it took, two seconds at most. Who
-asks in between waits for the next, and all who wait are told the same one. What anybody is told was
-begun after he asked. So a question takes a fifth of one processor, however many ask it; more only
-where one answer takes longer than half a second.
+made at a time. Who asks meanwhile waits for the next, and all who wait are told the same one. What
+anybody is told was begun after he asked.
 
-Questions of one kind take turns: whoever asks a hundred different ones at once does not take every
-thread there is. Only a few may wait for their turn; more are told to come again.
+Questions of one kind take turns, whatever they ask: a hundred different ones at once do not take
+every thread there is. After each, nobody has a turn for a while: four times as long as it took, two
+seconds at most. So a kind of question takes a fifth of one processor, however many ask it; more
+only where one answer takes longer than half a second. Where few may wait, more are told to come
+again.
+
+What is long is sent in slices. A server holds what a client has not read of what it was given to
+send, and over TLS cannot tell how much that is: of one slice it is little.
 """
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
+from typing import Self
+
+from fastapi import Response
+from starlette.types import Receive, Scope, Send
 
 from coordinator_service.answers import Clock, Rendered
 from shared.serving.errors import RETRY, Problem
 
-RESTS = 4
+RESTS = 4.0
 REST_S_MAX = 2.0  # a process may have stood still while it made one
 QUESTIONS_MAX = 100  # that are remembered: those asked last
-WAITING_MAX = 16  # different questions of one kind; at a thousand rows that is a second's work
+WAITING_MAX = 64  # different questions of one kind
+SLICE = 2**16  # bytes
 
 
 class Turn:
-    """One at a time, and no crowd at the door."""
+    """Of those who ask what costs much, one at a time."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock, rests: float = RESTS) -> None:
+        self._clock, self._rests = clock, rests
         self._one_by_one, self._waiting = asyncio.Lock(), 0
+        self._began = self._rests_until = 0.0
 
-    async def __aenter__(self) -> None:
+    async def __aenter__(self) -> Self:
         if self._waiting >= WAITING_MAX:
             what = "as many such questions wait as may: ask again later, or one that others ask"
             raise Problem(503, "overloaded", what, headers=RETRY)
@@ -39,8 +51,17 @@ class Turn:
             await self._one_by_one.acquire()
         finally:
             self._waiting -= 1
+        try:
+            await asyncio.sleep(self._rests_until - self._clock())
+        except asyncio.CancelledError:
+            self._one_by_one.release()
+            raise
+        self._began = self._clock()
+        return self
 
     async def __aexit__(self, *_: object) -> None:
+        done = self._clock()
+        self._rests_until = done + min(self._rests * (done - self._began), REST_S_MAX)
         self._one_by_one.release()
 
 
@@ -49,30 +70,24 @@ class Question:
 
     def __init__(self, clock: Clock, turn: Turn) -> None:
         self._clock, self._turn, self._one_by_one = clock, turn, asyncio.Lock()
-        self._body, self._made, self._rests_until = b"", -1.0, 0.0
+        self._body, self._made = b"", -1.0
 
     async def answer(self, begin: Callable[[], Rendered]) -> bytes:
         asked = self._clock()
         async with self._one_by_one:
             if self._made <= asked:
-                await asyncio.sleep(self._rests_until - self._clock())
-                await self._make(begin)
+                async with self._turn:
+                    made = self._clock()
+                    self._body = await asyncio.to_thread(begin())
+                self._made = made
             return self._body
-
-    async def _make(self, begin: Callable[[], Rendered]) -> None:
-        async with self._turn:
-            made = self._clock()
-            body = await asyncio.to_thread(begin())
-            done = self._clock()
-        self._body, self._made = body, made
-        self._rests_until = done + min(RESTS * (done - made), REST_S_MAX)
 
 
 class LongAnswers:
     """To questions of one kind."""
 
-    def __init__(self, clock: Clock) -> None:
-        self._clock, self._turn = clock, Turn()
+    def __init__(self, clock: Clock, rests: float = RESTS) -> None:
+        self._clock, self._turn = clock, Turn(clock, rests)
         self._questions = OrderedDict[Hashable, Question]()
 
     def __len__(self) -> int:
@@ -84,4 +99,28 @@ class LongAnswers:
         self._questions.move_to_end(question)
         if len(self._questions) > QUESTIONS_MAX:
             self._questions.popitem(last=False)
-        return await found.answer(begin)
+        with told_when_stopped():
+            return await found.answer(begin)
+
+
+@contextmanager
+def told_when_stopped() -> Iterator[None]:
+    """Who still waits when the service must end is told so."""
+    try:
+        yield
+    except asyncio.CancelledError:
+        raise Problem(503, "stopping", "the coordinator stops now", headers=RETRY) from None
+
+
+class Sliced(Response):
+    """A long body, of which a client is given more when he has read what there was."""
+
+    media_type = "application/json"
+
+    async def __call__(self, _: Scope, __: Receive, send: Send) -> None:
+        head = {"status": self.status_code, "headers": self.raw_headers}
+        await send({"type": "http.response.start"} | head)
+        body = bytes(self.body)
+        for start in range(0, max(1, len(body)), SLICE):
+            piece, more = body[start : start + SLICE], start + SLICE < len(body)
+            await send({"type": "http.response.body", "body": piece, "more_body": more})

@@ -7,7 +7,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from coordinator_service.answers import STREAMS_MAX, Answers
+from coordinator_service.answers import STREAMS_MAX, Answers, Rendered
 from coordinator_service.live import Live
 from coordinator_service.store import Store
 from shared.ledger import Ledger
@@ -94,8 +94,10 @@ class Metrics:
         self._queries = counter("queries", "Questions that were answered", "endpoint")
         self.median_asked = self._queries.labels("median").inc  # on the hot path
 
-    def text(self) -> bytes:
-        return generate_latest(self.registry)
+    def written(self) -> Rendered:
+        """What there is to tell, on the event loop, which all of it belongs to."""
+        text = generate_latest(self.registry)
+        return lambda: text
 
     def judged(self, form: str, result: str) -> None:
         self._deltas.labels(form, result).inc()

@@ -13,8 +13,10 @@ from coordinator_service.long import (
     QUESTIONS_MAX,
     REST_S_MAX,
     RESTS,
+    SLICE,
     WAITING_MAX,
     LongAnswers,
+    Sliced,
     Turn,
 )
 from shared.serving.errors import Problem
@@ -125,7 +127,7 @@ def test_different_questions_take_turns_and_of_a_crowd_most_are_told_to_come_aga
 
 
 def test_who_gives_up_while_he_waits_makes_room() -> None:
-    turn = Turn()
+    turn = Turn(time.monotonic)
 
     async def story() -> None:
         async def ask() -> None:
@@ -144,3 +146,59 @@ def test_who_gives_up_while_he_waits_makes_room() -> None:
         await asyncio.gather(*waiting[1:])
 
     asyncio.run(story())
+
+
+def test_who_gives_up_while_it_rests_leaves_the_turn_to_the_next() -> None:
+    now = [0.0]
+    turn = Turn(lambda: now[0])
+
+    async def ask() -> None:
+        async with turn:
+            now[0] += 10.0
+
+    async def story() -> None:
+        await ask()
+        resting = asyncio.create_task(ask())
+        await asyncio.sleep(0.01)
+        resting.cancel()
+        await asyncio.wait([resting])
+        now[0] += REST_S_MAX
+        await asyncio.wait_for(ask(), 30)
+
+    asyncio.run(story())
+
+
+def test_who_waits_when_the_service_must_end_is_told_so() -> None:
+    async def story() -> None:
+        long = LongAnswers(time.monotonic)
+        asking = asyncio.create_task(long.answer("it", Making(0.2).begin))
+        await asyncio.sleep(0.05)
+        asking.cancel()
+        with pytest.raises(Problem, match="stops now"):
+            await asking
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize("size", [0, 1, SLICE, SLICE + 1, 5 * SLICE])
+def test_what_is_long_is_sent_in_slices(size: int) -> None:
+    body, sent = bytes(range(256)) * (size // 256) + bytes(size % 256), list[Any]()
+
+    async def story() -> None:
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        async def receive() -> Any:
+            raise AssertionError("nothing is to be received")
+
+        await Sliced(body)({"type": "http"}, receive, send)
+
+    asyncio.run(story())
+    start, *pieces = sent
+    assert (start["type"], start["status"]) == ("http.response.start", 200)
+    assert (b"content-length", str(size).encode()) in start["headers"]
+    assert (b"content-type", b"application/json") in start["headers"]
+    assert b"".join(one["body"] for one in pieces) == body
+    assert [one["more_body"] for one in pieces] == [True] * (len(pieces) - 1) + [False]
+    assert len(pieces) == max(1, -(-size // SLICE))
+    assert max(len(one["body"]) for one in pieces) <= SLICE

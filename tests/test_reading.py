@@ -137,7 +137,7 @@ def coordinators(directory: str) -> bytes:
         settings, clock=lambda: 0.0, wall=lambda: 0.0, store=store
     )
     with closing(store.storage.db):
-        return app.coordinator.metrics.text()
+        return app.coordinator.metrics.written()()
 
 
 def workers(directory: str) -> bytes:
