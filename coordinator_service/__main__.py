@@ -6,6 +6,7 @@ import time
 from coordinator_service.app import create_app
 from coordinator_service.settings import Settings
 from coordinator_service.store import open_store
+from shared.serving.again import Hangups
 from shared.serving.doors import tell_of_doors
 from shared.serving.logs import start_logging
 from shared.serving.server import clock, serve
@@ -13,6 +14,7 @@ from shared.serving.storage import or_leave
 
 
 def main() -> None:
+    hangups = Hangups()
     settings = Settings.of(sys.argv[1:], "python -m coordinator_service")
     start_logging(settings.log_format, settings.log_level, Settings.strangers())
     tell_of_doors(settings)
@@ -23,6 +25,7 @@ def main() -> None:
                 settings, clock=clock, wall=time.time, fail=fail, stopping=stopping, store=store
             ),
             settings,
+            hangups,
         )
 
 

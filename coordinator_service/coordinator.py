@@ -72,6 +72,7 @@ class Coordinator:
             room=self.room,
             doors=self.doors,
             crowd=self.crowd,
+            certificate=settings.certificate,
             store=store,
         )
         self.noticed = Noticed(self.answers)

@@ -14,8 +14,9 @@ from shared.ledger import Ledger
 from shared.rank_shift import Estimate
 from shared.serving.crowd import Crowd
 from shared.serving.doors import Doors
-from shared.serving.metrics import OfCrowd, OfDoors, OfRoom, OfStorage
+from shared.serving.metrics import OfCertificate, OfCrowd, OfDoors, OfRoom, OfStorage
 from shared.serving.room import Room
+from shared.serving.tls import Certificate
 
 
 class OfLedger(Collector):
@@ -63,6 +64,7 @@ class Metrics:
         room: Room,
         doors: Doors,
         crowd: Crowd,
+        certificate: Certificate | None,
         store: Store | None,
     ) -> None:
         self.registry = registry = CollectorRegistry()
@@ -70,6 +72,8 @@ class Metrics:
         registry.register(OfRoom("coordinator", room))
         registry.register(OfDoors("coordinator", doors))
         registry.register(OfCrowd("coordinator", crowd))
+        if certificate is not None:
+            registry.register(OfCertificate("coordinator", certificate))
         if store is not None:
             registry.register(OfStorage("coordinator", store.storage))
 

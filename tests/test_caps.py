@@ -644,7 +644,8 @@ def test_a_coordinator_cannot_make_a_worker_count_under_any_number_of_codes() ->
     settings = worker_service.settings.Settings()
     sources = Sources("w", settings, clock=lambda: 0.0, store=None)
     room = Room(requests_max=1, bytes_max=1)
-    metrics = Metrics(sources, room=room, doors=Doors(settings), crowd=Crowd(1), store=None)
+    doors, crowd = Doors(settings), Crowd(1)
+    metrics = Metrics(sources, room=room, doors=doors, crowd=crowd, certificate=None, store=None)
     for code in ("no_room", *map(str, range(100))):
         metrics.refused(code)
     lines = metrics.text().decode().splitlines()

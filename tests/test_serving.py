@@ -17,6 +17,7 @@ from pydantic import ValidationError
 
 import coordinator_service.settings
 import worker_service.settings
+from shared.serving.again import Hangups
 from shared.serving.bodies import body_of
 from shared.serving.crowd import Crowd
 from shared.serving.errors import Problem, answer_errors, responses
@@ -464,7 +465,7 @@ def serve_with(run: Callable[[Server], None], monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(Server, "run", run)
     app = FastAPI()
     app.state.crowd = Crowd(1)
-    serve(lambda _, __: app, ServiceSettings(port=0))
+    serve(lambda _, __: app, ServiceSettings(port=0), Hangups())
 
 
 def test_a_server_that_was_interrupted_leaves_in_peace(monkeypatch: pytest.MonkeyPatch) -> None:

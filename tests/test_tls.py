@@ -42,6 +42,7 @@ import coordinator_service.app
 import coordinator_service.settings
 import worker_service.app
 from shared.serving import tls
+from shared.serving.again import Hangups
 from shared.serving.connections import Connection
 from shared.serving.crowd import Crowd
 from shared.serving.server import Server, clock, serve
@@ -188,7 +189,12 @@ def test_the_server_speaks_nothing_old_and_nothing_weak(papers: Papers) -> None:
 
 
 SAID = {
-    "certificate read": ("info", ["localhost"], {}),
+    "certificate read": ("info", ["localhost"], {"not_after": NOW + 31 * DAY}),
+    "the certificate ends within 30 days": (
+        "warning",
+        ["localhost"],
+        {"not_after": NOW + 29 * DAY},
+    ),
     "the certificate has expired": ("warning", ["localhost"], {"not_after": NOW - DAY}),
     "the certificate is not valid yet": ("warning", ["localhost"], {"not_before": NOW + DAY}),
 }
@@ -254,7 +260,7 @@ def test_who_is_given_a_certificate_serves_by_it(
     app = FastAPI()
     app.state.crowd = Crowd(1)
     for settings in (ServiceSettings(), safely):
-        serve(lambda _, __: app, settings)
+        serve(lambda _, __: app, settings, Hangups())
     plain, safe = served
     assert plain.ssl is None
     assert safe.ssl
@@ -497,7 +503,12 @@ BELIEVED = {
     "whom it was told to trust": ("cert", "localhost", "ca", ""),
     "by its address": ("cert", "127.0.0.1", "ca", ""),
     "nobody it knows": ("cert", "localhost", "", "name in MEDIAN_TLS_CA whom to trust"),
-    "not whom it was told": ("cert", "localhost", "other-ca", "name in MEDIAN_TLS_CA whom"),
+    "not whom it was told": (
+        "cert",
+        "localhost",
+        "other-ca",
+        "ca has not the authority that signed it",
+    ),
     "another host": ("elsewhere", "localhost", "ca", "MEDIAN_COORDINATOR_URL must name it as"),
     "another address": ("elsewhere", "127.0.0.1", "ca", "MEDIAN_COORDINATOR_URL must name it as"),
     "what has expired": ("expired", "localhost", "ca", "certificate has expired: give the"),

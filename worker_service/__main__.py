@@ -2,6 +2,7 @@
 
 import sys
 
+from shared.serving.again import Hangups
 from shared.serving.doors import tell_of_doors
 from shared.serving.logs import start_logging
 from shared.serving.server import clock, serve
@@ -12,6 +13,7 @@ from worker_service.store import open_store
 
 
 def main() -> None:
+    hangups = Hangups()
     settings = Settings.of(sys.argv[1:], "python -m worker_service")
     start_logging(settings.log_format, settings.log_level, Settings.strangers())
     tell_of_doors(settings)
@@ -20,6 +22,7 @@ def main() -> None:
         serve(
             lambda fail, _: create_app(settings, clock=clock, fail=fail, store=store),
             settings,
+            hangups,
         )
 
 

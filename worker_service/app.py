@@ -216,7 +216,12 @@ class Worker:
         self.room = Room(requests_max=settings.requests_max, bytes_max=settings.work_bytes_max)
         self.doors, self.crowd = Doors(settings), Crowd(settings.connections_max)
         self.metrics = Metrics(
-            self.sources, room=self.room, doors=self.doors, crowd=self.crowd, store=store
+            self.sources,
+            room=self.room,
+            doors=self.doors,
+            crowd=self.crowd,
+            certificate=settings.certificate,
+            store=store,
         )
         self._decoding = asyncio.Lock()  # large bodies one by one: each takes many times its size
         self.keys = Keys(settings.idempotency_keys_max, store.keys() if store else ())

@@ -40,7 +40,6 @@ from shared.protocol import (
     too_coarse,
     unpack_response,
 )
-from shared.serving import tls
 from shared.serving.doors import is_loopback
 from shared.serving.logs import facts
 from shared.serving.storage import NotWritten
@@ -98,12 +97,9 @@ class Courier:
         self._sources, self._metrics, self._clock = sources, metrics, clock
         self._url, self._digest_rank_error = settings.coordinator_url, settings.digest_rank_error
         self._request_s_max, self._backoff_s_max = settings.request_s_max, settings.backoff_s_max
-        self._token = settings.tokens("push").header
-        self._way = transport or httpx.AsyncHTTPTransport(
-            trust_env=False,
-            verify=tls.client_context(settings.coordinator_url, settings.tls_ca),
-            limits=httpx.Limits(keepalive_expiry=KEEP_ALIVE_S),
-        )
+        self._token, self._trust = settings.tokens("push"), settings.trust
+        self._instead, self._trusts = transport, self._trust.context
+        self._way = self._new_way()
         if self._token and not _is_overheard_by_nobody(self._url):
             log.warning(
                 "the push token goes unencrypted: begin MEDIAN_COORDINATOR_URL with https://"
@@ -115,6 +111,13 @@ class Courier:
         self._unmet: str | None = "it was not asked yet"
         self._coarse: str | None = None
         self._trouble = ""
+
+    def _new_way(self) -> httpx.AsyncBaseTransport:
+        return self._instead or httpx.AsyncHTTPTransport(
+            trust_env=False,
+            verify=self._trusts,
+            limits=httpx.Limits(keepalive_expiry=KEEP_ALIVE_S),
+        )
 
     def why_not(self) -> Iterator[str]:
         """Why values would not be received now, as far as that is to do with the coordinator."""
@@ -194,7 +197,7 @@ class Courier:
     async def _greet(self) -> None:
         """Ask the coordinator who it is, so that a wrong address shows before the first value."""
         try:
-            greeting = httpx.Request("GET", f"{self._url}/health", headers=self._token)
+            greeting = httpx.Request("GET", f"{self._url}/health", headers=self._token.header)
             epsilon, self._heartbeat_s, is_closed = _greeted(await self._asked(greeting))
             if is_closed:
                 raise self._turned_away
@@ -249,7 +252,7 @@ class Courier:
         return line.outbox.flight is None, line.last_sent
 
     async def _pushed(self, body: bytes, deltas: int) -> list[Receipt | Refusal]:
-        headers = HEADERS | self._token
+        headers = HEADERS | self._token.header
         request = httpx.Request("POST", f"{self._url}/deltas", content=body, headers=headers)
         self._metrics.sent(len(body))
         content = await self._asked(request)
@@ -267,6 +270,7 @@ class Courier:
         request_s = min(self._request_s_max, max(1.0, 1.5 * self._heartbeat_s))
         try:
             async with asyncio.timeout(request_s):
+                await self._keep_to_who_is_trusted()
                 response = await self._way.handle_async_request(request)
                 try:
                     content = await self._content(response)
@@ -275,12 +279,19 @@ class Courier:
         except TimeoutError:
             raise Unreached(f"no answer within {request_s:g} s") from None
         except httpx.HTTPError as error:
-            raise Unreached(tls.trouble(error) or _said(error, self._url)) from None
+            raise Unreached(self._trust.trouble(error) or _said(error, self._url)) from None
         if response.status_code == httpx.codes.UNAUTHORIZED:
             raise self._turned_away
         if response.status_code != httpx.codes.OK:
             raise Unreached(f"it answered with status {response.status_code}")
         return content
+
+    async def _keep_to_who_is_trusted(self) -> None:
+        """On a connection of before, whom it trusted then would be heard on."""
+        if self._trusts is not self._trust.context:
+            self._trusts, before = self._trust.context, self._way
+            self._way = self._new_way()
+            await before.aclose()
 
     @property
     def _turned_away(self) -> TurnedAway:

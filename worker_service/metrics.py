@@ -11,8 +11,9 @@ from shared.outbox import Flight
 from shared.protocol import CODES
 from shared.serving.crowd import Crowd
 from shared.serving.doors import Doors
-from shared.serving.metrics import OfCrowd, OfDoors, OfRoom, OfStorage
+from shared.serving.metrics import OfCertificate, OfCrowd, OfDoors, OfRoom, OfStorage
 from shared.serving.room import Room
+from shared.serving.tls import Certificate
 from worker_service.sources import Sources
 from worker_service.store import Store
 
@@ -59,14 +60,23 @@ class OfSources(Collector):
 
 
 class Metrics:
-    def __init__(
-        self, sources: Sources, *, room: Room, doors: Doors, crowd: Crowd, store: Store | None
+    def __init__(  # noqa: PLR0913  whatever it tells of
+        self,
+        sources: Sources,
+        *,
+        room: Room,
+        doors: Doors,
+        crowd: Crowd,
+        certificate: Certificate | None,
+        store: Store | None,
     ) -> None:
         self.registry = registry = CollectorRegistry()
         registry.register(OfSources(sources))
         registry.register(OfRoom("worker", room))
         registry.register(OfCrowd("worker", crowd))
         registry.register(OfDoors("worker", doors))
+        if certificate is not None:
+            registry.register(OfCertificate("worker", certificate))
         if store is not None:
             registry.register(OfStorage("worker", store.storage))
 

@@ -1,13 +1,15 @@
 """What the operator of a worker may choose."""
 
 import socket
+from collections.abc import Callable
+from functools import cached_property
 from typing import ClassVar, Literal
 
 from pydantic import AnyHttpUrl, Field, ValidationInfo, field_validator
 
 from shared.protocol import COARSEST, EPSILON_MIN, NAME_MAX, is_name
 from shared.serving.settings import MIB, ServiceSettings
-from shared.serving.tls import CertificateFile
+from shared.serving.tls import CertificateFile, Trust
 from shared.serving.tokens import OfFile, OfSetting, Tokens
 
 
@@ -98,6 +100,15 @@ class Settings(ServiceSettings):
         if given and not is_name(given):
             raise ValueError("must be printable")
         return given
+
+    @cached_property
+    def trust(self) -> Trust:
+        """Whom it believes to be the coordinator."""
+        return Trust(self.coordinator_url, self.tls_ca)
+
+    def files(self) -> list[dict[str, Callable[[], None]]]:
+        trusts = [{"tls_ca": self.trust.again}] if self.tls_ca else []
+        return super().files() + trusts
 
     @property
     def name(self) -> str:

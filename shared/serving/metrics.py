@@ -1,4 +1,4 @@
-"""What every service tells Prometheus: what it keeps, has in work, and whom it turned away."""
+"""What every service tells Prometheus: what it keeps, shows, has in work; whom it turned away."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -10,6 +10,7 @@ from shared.serving.crowd import Crowd
 from shared.serving.doors import Doors
 from shared.serving.room import Room
 from shared.serving.storage import Storage
+from shared.serving.tls import Certificate
 
 
 class OfRoom(Collector):
@@ -54,6 +55,17 @@ class OfStorage(Collector):
             CounterMetricFamily(f"{name}_commits", "Commits of it", storage.commits),
             CounterMetricFamily(f"{name}_failures", "Commits that failed", storage.failures),
         )
+
+
+class OfCertificate(Collector):
+    def __init__(self, service: str, certificate: Certificate) -> None:
+        self._service, self._certificate = service, certificate
+
+    def collect(self) -> Iterable[Metric]:
+        if self._certificate.ends is None:
+            return
+        name = f"median_{self._service}_certificate_ends_timestamp_seconds"
+        yield GaugeMetricFamily(name, "When the one that it shows ends", self._certificate.ends)
 
 
 TOLD: dict[int | str, dict[str, Any]] = {

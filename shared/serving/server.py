@@ -2,7 +2,6 @@
 
 import asyncio
 import socket
-import ssl
 import sys
 import time
 from collections.abc import Callable
@@ -13,6 +12,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from shared.serving import tls
+from shared.serving.again import Hangups, read_again
 from shared.serving.connections import ENDING_S_MAX, Connection
 from shared.serving.crowd import Crowd, afforded
 from shared.serving.settings import ServiceSettings
@@ -38,11 +38,19 @@ def clock() -> float:
 class Server(uvicorn.Server):
     """Serves until it is told to stop; `fail` stops it too, and then the process fails.
 
-    It sets `stopping` before it waits for requests to end, so that those end which would not.
+    It sets `stopping` before it waits for requests to end, so that those end which would not. Ten
+    times a second it calls `tick`.
     """
 
-    def __init__(self, config: uvicorn.Config, stopping: asyncio.Event, crowd: Crowd) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        stopping: asyncio.Event,
+        crowd: Crowd,
+        tick: Callable[[], None] = lambda: None,
+    ) -> None:
         super().__init__(config)
+        self._tick = tick
         self.server_state = self._crowd = crowd
         self.failed, self._stopping = False, stopping
         self._parting: asyncio.Task[None] | None = None
@@ -63,6 +71,7 @@ class Server(uvicorn.Server):
         self._let_go_after(tls.GOODBYE_S_MAX)
 
     async def on_tick(self, counter: int) -> bool:
+        self._tick()
         if counter % LOOK_TICKS == 0:
             self._crowd.look(asyncio.get_running_loop().time())
         return await super().on_tick(counter)
@@ -90,7 +99,7 @@ class Server(uvicorn.Server):
                     transport.abort()
 
 
-def serve(make: Make, settings: ServiceSettings) -> None:
+def serve(make: Make, settings: ServiceSettings, hangups: Hangups) -> None:
     """Serve what is made, with a way for it to fail; leaves with 1 if it failed.
 
     Where it cannot even start, uvicorn says why and leaves with a status of its own.
@@ -100,6 +109,10 @@ def serve(make: Make, settings: ServiceSettings) -> None:
 
     def fail() -> None:
         server.fail()
+
+    def tick() -> None:
+        if hangups.came():
+            read_again(settings)
 
     app = make(fail, stopping)
     crowd: Crowd = app.state.crowd
@@ -120,18 +133,11 @@ def serve(make: Make, settings: ServiceSettings) -> None:
         timeout_graceful_shutdown=GRACE_S,
     )
     config.load()
-    config.ssl = _context(settings)  # uvicorn would make a weaker one
-    server = Server(config, stopping, crowd)
+    certificate = settings.certificate
+    config.ssl = certificate.context if certificate else None  # uvicorn would make a weaker one
+    server = Server(config, stopping, crowd, tick)
     with suppress(KeyboardInterrupt):
         server.run()
+    hangups.end()
     if server.failed or not server.started:
         raise SystemExit(1)
-
-
-def _context(settings: ServiceSettings) -> ssl.SSLContext | None:
-    """What its TLS goes by, if it speaks any."""
-    if not settings.tls_cert:
-        return None
-    context = tls.server_context(settings.tls_cert, settings.tls_key)
-    tls.tell_of(context, settings.tls_cert, time.time())
-    return context

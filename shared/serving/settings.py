@@ -1,5 +1,7 @@
 """Settings: environment variables that begin with `MEDIAN_`, read once, at the start.
 
+What is in the files that some of them name may be read again.
+
 They are built in `__main__` and handed down; no module asks the environment. What is wrong stops
 the start, with one line for each mistake.
 """
@@ -8,6 +10,8 @@ import difflib
 import os
 import re
 import sys
+from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 from typing import ClassVar, Literal, Self, get_args, get_origin
 
@@ -16,7 +20,7 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from shared.serving.storage import Fsync
-from shared.serving.tls import CertificateFile, KeyFile
+from shared.serving.tls import Certificate, CertificateFile, KeyFile
 from shared.serving.tokens import OfFile, OfSetting, Tokens
 
 PREFIX = "MEDIAN_"
@@ -99,6 +103,24 @@ class ServiceSettings(BaseSettings):
         found: Tokens = getattr(self, f"{name}_token") or getattr(self, f"{name}_token_file")
         return found
 
+    @cached_property
+    def certificate(self) -> Certificate | None:
+        """What it shows of itself, if it speaks TLS."""
+        return Certificate(self.tls_cert, self.tls_key) if self.tls_cert else None
+
+    def files(self) -> list[dict[str, Callable[[], None]]]:
+        """By setting how each is read again; together what is of use only together."""
+        named = ((name, getattr(self, name)) for name in type(self).model_fields)
+        files = [{name: one.again} for name, one in named if isinstance(one, Tokens) and one.file]
+        if self.certificate:
+            files.append({"tls_cert": self.certificate.check, "tls_key": self.certificate.again})
+        return files
+
+    def mistake(self, name: str, error: Exception) -> str:
+        """In a file that was read again, as at the start it would be told."""
+        value = getattr(self, name)
+        return _mistake(name, value.file if isinstance(value, Tokens) else value, str(error))
+
     @classmethod
     def of(cls, arguments: list[str], command: str) -> Self:
         """From the environment; leaves with a text for `--help`, or if something is wrong."""
@@ -170,17 +192,18 @@ def _empty_lock(name: str) -> str:
 
 
 def _mistakes(error: ValidationError) -> list[str]:
-    return [
-        f"{PREFIX}{str(one['loc'][0]).upper()}{_given(one['loc'][0], one['input'])}: "
-        + one["msg"].removeprefix("Value error, ")
-        for one in error.errors()
-    ]
+    return [_mistake(str(one["loc"][0]), one["input"], one["msg"]) for one in error.errors()]
 
 
-def _given(name: int | str, value: object) -> str:
+def _mistake(name: str, value: object, said: str) -> str:
+    what = f"{PREFIX}{name.upper()}{_given(name, value)}"
+    return f"{what}: {said.removeprefix('Value error, ')}"
+
+
+def _given(name: str, value: object) -> str:
     """What it was set to, unless that may be a secret: one that is wrong, or in the wrong place."""
     text = str(value)
-    if str(name).endswith("_token") or (str(name) in FILES and not _leads_somewhere(text)):
+    if name.endswith("_token") or (name in FILES and not _leads_somewhere(text)):
         return ""
     return f"={_printable(PASSWORD.sub('//...@', text) if text is value else value)}"
 

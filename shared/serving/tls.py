@@ -11,13 +11,17 @@ Whatever is wrong with the files is found at the start; an encrypted key is refu
 be there to type its password. What the certificate says of itself is read as a client would: by a
 handshake in memory, with one who trusts just this certificate, at any time. That takes 2 ms.
 
+Read again, files make a context of their own, and that takes the place of the one before. Were they
+read into the old one, half of what is wrong would stay in it: a certificate, say, without its key.
+
 Until its handshake is done a client is nothing but a socket and a few buffers: no limit of ours
 knows of it but the time it may take.
 """
 
 import logging
 import ssl
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
@@ -29,6 +33,7 @@ from shared.serving.logs import as_of, facts
 
 HANDSHAKE_S_MAX = 10.0  # asyncio's own is 60
 GOODBYE_S_MAX = 2.0  # asyncio's own is 30; so long a connection would be there, and no use
+ENDS_SOON_S = 30 * 86_400.0
 AT_ANY_TIME = 0x200000  # OpenSSL's X509_V_FLAG_NO_CHECK_TIME, for which Python has no name
 
 log = logging.getLogger("tls")
@@ -52,6 +57,54 @@ def client_context(url: str, ca: str) -> ssl.SSLContext:
 
 def _no_password() -> str:
     raise ValueError("is encrypted, and nobody is here to open it: give one that is not")
+
+
+class Certificate:
+    """What a service shows of itself, as it was read last: handshakes by `context` go by that."""
+
+    def __init__(self, cert: str, key: str, wall: Callable[[], float] = time.time) -> None:
+        self._cert, self._key, self._wall = cert, key, wall
+        self._newest, self.ends = self._read()
+        self.context = self._newest
+        self.context.sni_callback = self._show
+
+    def check(self) -> None:
+        """That the file of the certificate has one, whatever the key."""
+        _certificates(self._cert)
+
+    def again(self) -> None:
+        """Raises `ValueError` for what cannot be used, and shows what it did."""
+        self._newest, self.ends = self._read()
+
+    def _read(self) -> tuple[ssl.SSLContext, float | None]:
+        context = _of_pair(self._cert, self._key)
+        return context, tell_of(context, self._cert, self._wall())
+
+    def _show(self, shaking: ssl.SSLObject, *_: object) -> None:
+        """Asked in each handshake, whether the client names a host or not."""
+        shaking.context = self._newest
+
+
+class Trust:
+    """Whom a worker believes, as it was read last."""
+
+    def __init__(self, url: str, ca: str) -> None:
+        self._url, self._ca = url, ca
+        self.context = client_context(url, ca)
+
+    def again(self) -> None:
+        """Raises `ValueError` where there is nobody to believe, and believes whom it did."""
+        _certificates(self._ca)
+        self.context = client_context(self._url, self._ca)
+
+    def trouble(self, error: BaseException) -> str | None:
+        """A sentence, with what to do, where the coordinator was not reached because of TLS."""
+        for one in _causes(error):
+            if isinstance(one, ssl.SSLCertVerificationError):
+                return _not_believed(one, self._ca)
+            if isinstance(one, ssl.SSLError):
+                return _not_spoken(one)
+        return None
 
 
 # Settings
@@ -83,15 +136,15 @@ def _key(path: str, info: ValidationInfo) -> str:
     if bool(path) != bool(cert):
         raise ValueError("name both a certificate, with MEDIAN_TLS_CERT, and its key, or neither")
     if path:
-        _check_pair(cert, path)
+        _of_pair(cert, path)
     return path
 
 
-def _check_pair(cert: str, key: str) -> None:
+def _of_pair(cert: str, key: str) -> ssl.SSLContext:
     if b"PRIVATE KEY-----" not in _readable(key):
         raise ValueError("has no private key: give it as PEM")
     try:
-        server_context(cert, key)
+        return server_context(cert, key)
     except ssl.SSLError as error:
         if "MISMATCH" in (error.reason or ""):
             what = f"is not the key of {cert}: give the one that this was made with"
@@ -107,13 +160,13 @@ KeyFile = Annotated[str, AfterValidator(_key)]
 # What a certificate says
 
 
-def tell_of(context: ssl.SSLContext, cert: str, now: float) -> None:
+def tell_of(context: ssl.SSLContext, cert: str, now: float) -> float | None:
     """Log until when it is valid, and for whom; and what clients will not like about it."""
     try:
         said = _as_seen(context, cert)
     except ssl.SSLCertVerificationError as error:
         log.warning("clients will not accept the certificate", extra=_of(cert, error))
-        return
+        return None
     begins, ends = (ssl.cert_time_to_seconds(said[name]) for name in ("notBefore", "notAfter"))
     names = ",".join(name for _, name in said.get("subjectAltName", ()))
     what = facts(file=cert, names=names, begins=as_of(begins), ends=as_of(ends))
@@ -123,8 +176,11 @@ def tell_of(context: ssl.SSLContext, cert: str, now: float) -> None:
         log.warning("the certificate is not valid yet", extra=what)
     elif now > ends:
         log.warning("the certificate has expired", extra=what)
+    elif now > ends - ENDS_SOON_S:
+        log.warning("the certificate ends within 30 days", extra=what)
     else:
         log.info("certificate read", extra=what)
+    return ends
 
 
 def _of(cert: str, error: ssl.SSLCertVerificationError) -> dict[str, Any]:
@@ -149,21 +205,11 @@ def _as_seen(context: ssl.SSLContext, cert: str) -> dict[str, Any]:
 
 REMEDIES = {  # by the numbers that OpenSSL gives to what is wrong with a certificate
     9: "is a clock wrong, here or there?",
-    10: "give the coordinator a new one, and restart it",
-    **dict.fromkeys((18, 19, 20, 21), "name in MEDIAN_TLS_CA whom to trust"),
+    10: "give the coordinator a new one, and send it SIGHUP",
     **dict.fromkeys((62, 64), "MEDIAN_COORDINATOR_URL must name it as its certificate does"),
 }
+UNKNOWN = {18, 19, 20, 21}  # who signed it
 NO_TLS = {"WRONG_VERSION_NUMBER", "PACKET_LENGTH_TOO_LONG", "RECORD_LAYER_FAILURE"}
-
-
-def trouble(error: BaseException) -> str | None:
-    """A sentence, with what to do, where the coordinator was not reached because of TLS."""
-    for one in _causes(error):
-        if isinstance(one, ssl.SSLCertVerificationError):
-            return _not_believed(one)
-        if isinstance(one, ssl.SSLError):
-            return _not_spoken(one)
-    return None
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
@@ -172,8 +218,11 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
-def _not_believed(error: ssl.SSLCertVerificationError) -> str:
+def _not_believed(error: ssl.SSLCertVerificationError, ca: str) -> str:
     said = f"its certificate is not accepted, {error.verify_message.rstrip('.')}"
+    if error.verify_code in UNKNOWN:
+        missing = f"{ca} has not the authority that signed it: add that to MEDIAN_TLS_CA"
+        return f"{said}: {missing if ca else 'name in MEDIAN_TLS_CA whom to trust'}"
     remedy = REMEDIES.get(error.verify_code)
     return f"{said}: {remedy}" if remedy else said
 

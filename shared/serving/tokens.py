@@ -2,13 +2,14 @@
 
 A setting may name several: any of them opens, and the first is the one that is sent. So they can be
 changed without a pause: first every door is told the new one beside the old, then everybody who
-sends it, and then the old one is taken away.
+sends it, and then the old one is taken away. Those of a file are as it says when it is read again.
 
 They are compared as hashes, each whole, with all there are. So how long it takes says nothing of
 how much of one is right.
 """
 
 import re
+from collections.abc import Iterable
 from hashlib import blake2b
 from hmac import compare_digest
 from pathlib import Path
@@ -25,9 +26,13 @@ REMEDY = "make one with `openssl rand -hex 32`"
 class Tokens:
     """Any of these opens; none opens where there are none."""
 
-    def __init__(self, *tokens: str) -> None:
+    def __init__(self, *tokens: str, file: str = "") -> None:
+        self.file = file
+        self._know(tokens)
+
+    def _know(self, tokens: Iterable[str]) -> None:
         self._all = tuple(map(_checked, tokens))
-        self._hashes = [_hashed(one.encode()) for one in tokens]
+        self._hashes = [_hashed(one.encode()) for one in self._all]
 
     def __bool__(self) -> bool:
         return bool(self._all)
@@ -35,8 +40,7 @@ class Tokens:
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Tokens) and self._hashes == other._hashes
 
-    def __hash__(self) -> int:
-        return hash(tuple(self._hashes))
+    __hash__ = None  # type: ignore[assignment]  # as they change
 
     def __repr__(self) -> str:
         return f"<{len(self._all)} tokens>"
@@ -51,10 +55,13 @@ class Tokens:
         """Of a setting that names a file, which has at least one."""
         if isinstance(path, cls) or not path:
             return cls.of(path)
-        tokens = cls.of(_read(Path(str(path))))
-        if not tokens:
-            raise ValueError(f"there is no token in this file: {REMEDY}")
-        return tokens
+        return cls(*_found_in(Path(str(path))), file=str(path))
+
+    def again(self) -> None:
+        """As their file says now. Raises `ValueError` where that is wrong, and stays as it was."""
+        if Path(self.file).is_fifo():
+            raise ValueError("is a pipe, which is read once only: name a file")
+        self._know(_found_in(Path(self.file)))
 
     def has(self, given: bytes) -> bool:
         hashed = _hashed(given)
@@ -76,6 +83,12 @@ def _checked(token: str) -> str:
 
 def _hashed(token: bytes) -> bytes:
     return blake2b(token).digest()
+
+
+def _found_in(path: Path) -> list[str]:
+    if tokens := _read(path).split():
+        return tokens
+    raise ValueError(f"there is no token in this file: {REMEDY}")
 
 
 def _read(path: Path) -> str:
