@@ -58,10 +58,20 @@ beyond the row is in no answer. And a ledger that has forgotten a row takes whoe
 
 Who is turned away
 ------------------
-Memory has an end. Where rows are about to take more than `bytes_max`, a delta is refused, with the
-code *no_room*, if it is of a source that has no row, or makes a row larger. One that makes none
-larger is always taken; rows that are restored are, too. So who is in stays in, and a full ledger
-goes on.
+Memory has an end, `bytes_max`. Each row is counted with room for 3 / epsilon knots, 300 at 1 %, and
+at most 1,000, whether it has them or not; with more, as it is (`rows.py`). Sources that have no row
+get three quarters of the memory, and the rest is for rows that grow beyond what is kept for them. A
+delta that would take more is refused, with the code *no_room*. One that makes a row no larger than
+what is kept for it, or than it was, is always taken; rows that are restored are, too. But where a
+*more* has no room, a *whole* may have: a row to which is added for a while has up to 1,060 knots,
+and drawn anew mostly below 100. So a more is answered as if it were drawn on another row, with the
+receipt of this one. Its source then sends a whole, as it does after every such receipt.
+
+So whoever is in stays in, and goes on in a full ledger, whoever fills the rest, as long as its
+wholes have no more than 3 / epsilon knots. Those of real streams that were tried have not, once
+there are 10 / epsilon values. Of fewer values that are all different a whole may have more. Such a
+source needs the part that is kept for growth; once others have filled that, by rows that are as
+long as can be, it is refused, repeats its whole, and is listed as silent.
 
 A row whose delta was refused is doubted, like any whose source claims to know more. But a source of
 which nothing is known leaves nothing behind either, or whoever invents sources would fill what was
@@ -115,7 +125,6 @@ from shared.protocol import (
 )
 from shared.rank_shift import NO_GRANT, Estimate
 from shared.rows import (
-    KNOT_BYTES,
     SOURCE_BYTES,
     STREAM_BYTES,
     Attendance,
@@ -140,7 +149,7 @@ IN_CONFLICT = (
     "of the two, or give one an empty data directory"
 )
 NO_ROOM = (
-    "the coordinator holds as much as it may, {} bytes of rows: give it more of them, or fewer "
+    "the coordinator has no room for more, of {} bytes of rows: give it more of them, or fewer "
     "streams and sources"
 )
 
@@ -194,7 +203,7 @@ class Ledger:
             raise ValueError(f"epsilon must be from {EPSILON_MIN} to below 0.5, not {epsilon}")
         self.epsilon, self.number, self.heartbeat_s = epsilon, number, heartbeat_s
         self._started = now
-        self.memory = Memory(bytes_max)
+        self.memory = Memory(epsilon, bytes_max)
         self._streams: dict[str, Rows] = {}
         self._full_at = -math.inf  # when something was refused last for want of memory
         self._none = Rows(epsilon)  # of all streams of which no source is known
@@ -214,6 +223,7 @@ class Ledger:
         rows = self._streams.pop(stream)
         self.memory.taken -= STREAM_BYTES
         self._none.changes = max(self._none.changes, rows.changes) + 1
+        self._none.turned_away = max(self._none.turned_away, rows.turned_away)
 
     def _rows(self, stream: str) -> Rows:
         return self._streams.get(stream, self._none)
@@ -266,10 +276,12 @@ class Ledger:
             return Verdict(delta, Outcome.REPEATED, self._receipt(row))
         if row.is_claimed_by(delta) and (claimed := self._claimed(row, delta, now)):
             return Verdict(delta, Outcome.REFUSED, claimed)
-        refusal = self._refusal(row, delta) or self._no_room(row, delta, now)
+        refusal = self._refusal(row, delta)
         if refusal is None and row.accepts(delta):
-            row = self._changed(row, delta, data, now)
-            return Verdict(delta, Outcome.ACCEPTED, self._receipt(row))
+            if self._has_room(row, delta):
+                row = self._changed(row, delta, data, now)
+                return Verdict(delta, Outcome.ACCEPTED, self._receipt(row))
+            refusal = self._no_room(delta, now)
         self._doubt(row, delta, now)
         if refusal is None:
             return Verdict(delta, Outcome.STRANGE, self._receipt(row))
@@ -296,19 +308,20 @@ class Ledger:
             return Refusal("too_long", f"a row has at most {ROW_KNOTS_MAX} knots: send a whole")
         return None
 
-    def _no_room(self, row: Row, delta: Delta, now: float) -> Refusal | None:
-        if not row.accepts(delta) or self.memory.has(self._more(row, delta)):
-            return None
+    def _no_room(self, delta: Delta, now: float) -> Refusal | None:
+        """None where a whole may do with less: the receipt of the row has its source send one."""
         self._full_at = now
+        if delta.form is Form.MORE:
+            return None
         return Refusal("no_room", NO_ROOM.format(self.memory.most))
 
-    def _more(self, row: Row, delta: Delta) -> int:
-        """Bytes that it would take, were it accepted: exactly, where there are not many left."""
-        new = self._new(row.source)
-        most = new + KNOT_BYTES * (len(delta.segments) + 1)
-        if self.memory.has(most):
-            return most
-        return new + KNOT_BYTES * (len(delta.drawn_on(row.picture)) - len(row.picture))
+    def _has_room(self, row: Row, delta: Delta) -> bool:
+        """Drawn on its row only where it matters, and there is not much left."""
+        new, of_row = self._new(row.source), self.memory.of_row
+        if self.memory.has(new + of_row(len(delta.segments) + 1), new=not row.upto):
+            return True
+        knots = len(delta.drawn_on(row.picture))
+        return self.memory.has(new + of_row(knots) - of_row(len(row.picture)), new=not row.upto)
 
     def _new(self, source: Source) -> int:
         """Bytes that are taken once a source is known; 0: it is."""
@@ -344,7 +357,7 @@ class Ledger:
         if gone or not (row.final or delta.upto > row.upto):
             return
         rows = self._rows(delta.source.stream)
-        if self.memory.has(self._new(delta.source)):
+        if self.memory.has(self._new(delta.source), new=True):
             self._hearing(delta.source).doubted = True
             rows = self._begun(delta.source.stream)
         else:

@@ -46,7 +46,7 @@ from shared.protocol import (
     unpack_receipt,
     unpack_response,
 )
-from shared.rows import KNOT_BYTES, SOURCE_BYTES, STREAM_BYTES, Row
+from shared.rows import KNOT_BYTES, NEW, SOURCE_BYTES, STREAM_BYTES, Row
 from shared.serving.crowd import Crowd
 from shared.serving.doors import Doors
 from shared.serving.room import Room
@@ -60,6 +60,7 @@ from worker_service.sources import Batch, Sources
 
 HEARTBEAT_S = 1.0
 SILENT_S = SILENT_HEARTBEATS * HEARTBEAT_S
+KEPT = 60  # knots, of each row at epsilon 5 %
 LARGEST, SMALLEST = 1.7976931348623157e308, 5e-324
 
 
@@ -92,13 +93,18 @@ def said(number: int, *, stream: str = "default", **fields: Any) -> bytes:
 def taken(ledger: Ledger) -> int:
     """Counted anew."""
     known = list(ledger.known)
-    knots = sum(len(row.picture) for row in known)
+    knots = sum(max(KEPT, len(row.picture)) for row in known if row.upto)
     streams = {row.source.stream for row in known}
     return STREAM_BYTES * len(streams) + SOURCE_BYTES * len(known) + KNOT_BYTES * knots
 
 
-def one_source(knots: int = 2) -> int:
+def one_source(knots: int = KEPT) -> int:
     return SOURCE_BYTES + KNOT_BYTES * knots
+
+
+def for_new(bytes_: int) -> int:
+    """How much there must be, so that those who are new may take so much of it."""
+    return math.ceil(bytes_ / NEW)
 
 
 def heard(ledger: Ledger, data: bytes, now: float = 0.0) -> Receipt:
@@ -121,7 +127,7 @@ def complete(ledger: Ledger, now: float, stream: str = "default") -> bool:
 
 
 def test_a_source_for_which_there_is_no_memory_is_turned_away_and_not_remembered() -> None:
-    ledger = a_ledger(STREAM_BYTES + 3 * one_source())
+    ledger = a_ledger(for_new(STREAM_BYTES + 3 * one_source()))
     for number in range(3):
         heard(ledger, said(number))
     before = ledger.memory.taken
@@ -131,27 +137,99 @@ def test_a_source_for_which_there_is_no_memory_is_turned_away_and_not_remembered
         assert f"{ledger.memory.most} bytes" in answer.sentence
         refused(ledger, said(number, stream=f"stream {number}"))
         assert isinstance(ledger.receive(said(number, base=b"12345678"), now=0), Receipt)
-    assert ledger.memory.taken == before == taken(ledger) == ledger.memory.most
+    assert ledger.memory.taken == before == taken(ledger) == STREAM_BYTES + 3 * one_source()
     assert len(list(ledger.known)) == 3
     assert ledger.answer(now=0).count == 6
 
 
-def test_what_makes_a_row_no_larger_is_always_taken() -> None:
-    ledger = a_ledger(STREAM_BYTES + one_source(knots=3))
-    mark = heard(ledger, said(1, upto=3, segments=chain([0, 1, 2], [1, 2]))).mark
-    same = said(1, base=mark, since=3, upto=9, form=Form.SAME, segments=NO_SEGMENTS)
+def steps(knots: int, upto: int) -> Segments:
+    """A row of so many knots, of so many values."""
+    return chain([float(x) for x in range(knots)], [1.0] * (knots - 2) + [upto - knots + 2.0])
+
+
+def fill(ledger: Ledger) -> None:
+    """Nothing is left, but what is kept."""
+    ledger.memory.most = ledger.memory.taken
+
+
+def test_what_makes_a_row_no_larger_than_it_was_is_always_taken() -> None:
+    ledger = a_ledger(2**20)
+    mark = heard(ledger, said(1, upto=99, segments=steps(99, 99))).mark
+    fill(ledger)
+    same = said(1, base=mark, since=99, upto=109, form=Form.SAME, segments=NO_SEGMENTS)
     mark = heard(ledger, same).mark
-    inside = chain([1.0, 2.0], [1.0])
-    mark = heard(ledger, said(1, base=mark, since=9, upto=10, form=Form.MORE, segments=inside)).mark
-    mark = heard(ledger, said(1, base=mark, upto=11, segments=chain([5, 6], [11]))).mark
-    mark = heard(ledger, said(1, base=mark, upto=12, segments=chain([5, 6, 7], [11, 1]))).mark
+    inside: dict[str, Any] = {"form": Form.MORE, "segments": chain([1.0, 2.0], [1.0])}
+    mark = heard(ledger, said(1, base=mark, since=109, upto=110, **inside)).mark
+    mark = heard(ledger, said(1, base=mark, upto=111, segments=chain([5, 6], [111]))).mark
+    assert ledger.memory.taken == taken(ledger) == STREAM_BYTES + one_source()
+    mark = heard(ledger, said(1, base=mark, upto=112, segments=steps(99, 112))).mark
     assert ledger.memory.taken == ledger.memory.most == taken(ledger)
-    larger = said(1, base=mark, upto=13, segments=chain([5, 6, 7, 8], [11, 1, 1]))
+    larger = said(1, base=mark, upto=113, segments=steps(100, 113))
     assert refused(ledger, larger).code == "no_room"
-    more = said(1, base=mark, since=12, upto=13, form=Form.MORE, segments=chain([7, 8], [1]))
-    assert refused(ledger, more).code == "no_room"
     assert not complete(ledger, SILENT_S), "it claims to know more"
-    heard(ledger, said(1, base=mark, upto=13, segments=chain([5, 6, 7], [11, 2])), now=SILENT_S)
+    heard(ledger, said(1, base=mark, upto=113, segments=steps(99, 113)), now=SILENT_S)
+
+
+def test_each_row_has_room_for_what_is_kept_for_it_whoever_fills_the_rest() -> None:
+    ledger = a_ledger(for_new(STREAM_BYTES + 3 * one_source()))
+    marks = [heard(ledger, said(number)).mark for number in range(3)]
+    assert ledger.memory.most
+    long = KEPT + (ledger.memory.most - ledger.memory.taken) // KNOT_BYTES
+    heard(ledger, said(0, base=marks[0], upto=long, segments=steps(long, long)))
+    assert ledger.memory.most - KNOT_BYTES < taken(ledger) <= ledger.memory.most
+    for number in (1, 2):
+        longer = said(number, base=marks[number], upto=99, segments=steps(KEPT + 1, 99))
+        assert refused(ledger, longer).code == "no_room"
+        heard(ledger, said(number, base=marks[number], upto=99, segments=steps(KEPT, 99)))
+    assert ledger.memory.taken == taken(ledger)
+
+
+def test_a_row_that_may_not_be_added_to_may_be_drawn_anew() -> None:
+    """The receipt of a row that is not what was thought is what has an outbox send a whole."""
+    ledger = a_ledger(2**20)
+    receipt = heard(ledger, said(1, upto=KEPT, segments=steps(KEPT, KEPT)))
+    fill(ledger)
+    more: dict[str, Any] = {"form": Form.MORE, "segments": chain([90.0, 91.0], [1.0])}
+    longer = said(1, base=receipt.mark, since=KEPT, upto=KEPT + 1, **more)
+    verdict = ledger.judge(longer, now=1.0)
+    assert (verdict.outcome, verdict.answer) == (Outcome.STRANGE, receipt)
+    assert ledger.is_full(now=1.0)
+    assert ledger.answer(now=1.0).silent == 1, "it claims to know more"
+    whole = said(1, base=receipt.mark, upto=KEPT + 1, segments=steps(KEPT, KEPT + 1))
+    heard(ledger, whole, now=1.0)
+
+
+def carried(outbox: Outbox, ledger: Ledger, now: float) -> None:
+    """Whatever it has to say, to its end."""
+    while data := outbox.delta(now=now):
+        outbox.receive(heard(ledger, data, now), now=now)
+
+
+@pytest.mark.parametrize("growth", [0.25, 0.0])
+def test_in_a_ledger_filled_by_new_sources_every_source_that_is_in_goes_on(
+    growth: float, rng: np.random.Generator
+) -> None:
+    """Also where nothing is left of the part for growth; its values drift, and it needs knots."""
+    ledger = Ledger(0.01, number=7, now=0.0, heartbeat_s=HEARTBEAT_S, bytes_max=2**20)
+    sources = [Source("w", f"s{number}", number) for number in range(1, 3)]
+    honest = [Outbox(source, Digest(0.0005), now=0.0) for source in sources]
+    for outbox in honest:
+        outbox.add(rng.normal(size=2000), now=0.0)
+        carried(outbox, ledger, 0.0)
+    number = 9
+    while isinstance(ledger.receive(said(number, digest_error=0.0005), now=0.0), Receipt):
+        number += 1
+    assert ledger.memory.most
+    if not growth:
+        fill(ledger)
+    for turn in range(1, 151):
+        now = turn * HEARTBEAT_S / 4
+        for outbox in honest:
+            outbox.add(rng.normal(size=300) + turn / 20, now=now)
+            carried(outbox, ledger, now)
+            assert outbox.acknowledged == outbox.count
+    assert ledger.memory.taken <= ledger.memory.most
+    assert all(ledger.row(outbox.source).upto > 40_000 for outbox in honest)
 
 
 def test_rows_that_were_kept_come_back_all_of_them() -> None:
@@ -170,7 +248,7 @@ def test_rows_that_were_kept_come_back_all_of_them() -> None:
 
 
 def test_no_answer_is_complete_until_three_heartbeats_after_the_last_was_turned_away() -> None:
-    ledger = a_ledger(STREAM_BYTES + one_source())
+    ledger = a_ledger(for_new(STREAM_BYTES + one_source()))
     mark, echoed = NO_MARK, 0
     for upto in (2, 3):
         answer = heard(ledger, said(1, base=mark, upto=upto, ledger=echoed), now=SILENT_S)
@@ -192,7 +270,7 @@ def test_no_answer_is_complete_until_three_heartbeats_after_the_last_was_turned_
 
 
 def test_of_a_stream_without_sources_it_is_said_too_and_of_one_that_then_begins() -> None:
-    ledger = a_ledger(STREAM_BYTES + one_source())
+    ledger = a_ledger(for_new(STREAM_BYTES + one_source()))
     heard(ledger, said(1, stream="other", base=b"12345678"), now=SILENT_S)
     assert complete(ledger, SILENT_S)
     changes = [ledger.changes("default")]
@@ -210,9 +288,52 @@ def test_of_a_stream_without_sources_it_is_said_too_and_of_one_that_then_begins(
     assert not complete(ledger, 2 * SILENT_S - 0.01)
 
 
+def test_that_one_was_turned_away_is_not_forgotten_with_the_last_source_of_its_stream() -> None:
+    ledger = a_ledger(for_new(STREAM_BYTES + one_source()))
+    at = 2 * SILENT_S
+    ledger.receive(said(1, base=b"12345678"), now=at)
+    fill(ledger)
+    assert refused(ledger, said(2), now=at).code == "no_room"
+    (gone,) = ledger.retire("liar", now=at + 1)
+    assert not ledger.knows(gone.source)
+    told = ledger.answer(now=at + 1)
+    assert (told.complete, told.silent, told.until) == (False, 0, at + SILENT_S)
+    assert complete(ledger, at + SILENT_S)
+
+
+def test_a_stream_that_ends_does_not_bring_back_what_another_was_turned_away_at() -> None:
+    ledger = a_ledger(for_new(STREAM_BYTES + SOURCE_BYTES))
+    ledger.receive(said(1, base=b"12345678"), now=0.0)
+    refused(ledger, said(2, stream="other"), now=2 * SILENT_S)
+    ledger.retire("liar", now=2 * SILENT_S)
+    assert not complete(ledger, 2 * SILENT_S, "other")
+
+
+def test_no_change_has_a_number_that_was_one_before_whichever_stream_ends_first() -> None:
+    """One with many changes ends before one with few: its own are not reached again."""
+    ledger, seen = a_ledger(), list[int]()
+    for turn in range(3):
+        for stream, times in (("many", 9), ("few", 1)):
+            for number in range(times):
+                ledger.receive(said(number, stream=stream, base=b"12345678"), now=turn)
+        for stream in ("many", "few"):
+            seen.append(ledger.changes(stream))
+            for row in [one for one in ledger.known if one.source.stream == stream]:
+                ledger._retired(row)
+        seen.append(ledger.changes("many"))
+    assert seen == sorted(set(seen))
+
+
+def test_who_is_turned_away_with_what_is_strange_finds_it_full_too() -> None:
+    ledger = a_ledger(STREAM_BYTES)
+    assert isinstance(ledger.receive(said(1, base=b"12345678"), now=1.0), Receipt)
+    assert ledger.is_full(now=1.0)
+    assert not ledger.is_full(now=1.0 + SILENT_S)
+
+
 def test_a_source_that_was_never_accepted_is_forgotten_once_it_is_retired() -> None:
     """Whoever invents sources takes memory; an operator gets it back."""
-    ledger = a_ledger(STREAM_BYTES + 5 * SOURCE_BYTES)
+    ledger = a_ledger(for_new(STREAM_BYTES + 5 * SOURCE_BYTES))
     empty = ledger.memory.taken
     for number in range(9):
         ledger.receive(said(number, base=b"12345678"), now=0)
@@ -393,7 +514,7 @@ def lies(draw: st.DrawFn, ledger: Ledger) -> bytes:
 
 
 @settings(max_examples=30)
-@given(st.data(), st.sampled_from([None, STREAM_BYTES + 3 * SOURCE_BYTES + 9 * KNOT_BYTES]))
+@given(st.data(), st.sampled_from([None, for_new(STREAM_BYTES + 3 * one_source())]))
 def test_whatever_a_valid_delta_says_it_is_judged_alone_and_nothing_breaks(
     data: st.DataObject, bytes_max: int | None
 ) -> None:
@@ -464,7 +585,7 @@ def test_the_clients_of_a_worker_that_is_turned_away_are_told_why(
     async def story() -> None:
         async with Cluster(rng, workers=0) as cluster:
             node = await cluster.start_coordinator(rows_bytes_max=2**20)
-            (receipt,) = await sent(node, full(knots=12_900))
+            (receipt,) = await sent(node, full(knots=9_600))
             assert isinstance(receipt, Receipt)
             worker = await cluster.start_worker(answer_s_max=0.5, goodbye_s_max=0.1)
             await until(lambda: is_ready(worker), "it met the coordinator")
@@ -480,7 +601,7 @@ def test_the_clients_of_a_worker_that_is_turned_away_are_told_why(
             )
             assert message == NO_ROOM.format(2**20)
             said_ = await node.json("/median")
-            assert (said_["count"], said_["complete"]) == (12_899, False)
+            assert (said_["count"], said_["complete"]) == (9_599, False)
             refusals = "median_coordinator_refused_deltas_total"
             assert await node.metric(refusals, code="no_room") >= 1
             assert await node.metric("median_coordinator_rows_bytes") <= 2**20
