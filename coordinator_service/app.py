@@ -17,7 +17,7 @@ from starlette.types import Receive, Scope, Send
 from coordinator_service.answers import Clock
 from coordinator_service.coordinator import Coordinator
 from coordinator_service.history import LAST_S_MAX
-from coordinator_service.long import LongAnswers, Sliced, Turn, told_when_stopped
+from coordinator_service.long import LongAnswers, Turn, told_when_stopped
 from coordinator_service.pages import FOLDER, files_in, pages
 from coordinator_service.settings import Settings
 from coordinator_service.store import Store
@@ -49,6 +49,7 @@ from shared.serving.queries import (
     name_of,
     only,
 )
+from shared.serving.slices import Sliced
 from shared.serving.storage import NotWritten, tended
 from shared.serving.tasks import vital
 

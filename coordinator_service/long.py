@@ -8,11 +8,8 @@ anybody is told was begun after he asked.
 Questions of one kind take turns, whatever they ask: a hundred different ones at once do not take
 every thread there is. After each, nobody has a turn for a while: four times as long as it took, two
 seconds at most. So a kind of question takes a fifth of one processor, however many ask it; more
-only where one answer takes longer than half a second. Where few may wait, more are told to come
-again.
-
-What is long is sent in slices. A server holds what a client has not read of what it was given to
-send, and over TLS cannot tell how much that is: of one slice it is little.
+only where one answer takes longer than half a second. Only so many may wait, more are told to
+come again.
 """
 
 import asyncio
@@ -21,9 +18,6 @@ from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from typing import Self
 
-from fastapi import Response
-from starlette.types import Receive, Scope, Send
-
 from coordinator_service.answers import Clock, Rendered
 from shared.serving.errors import RETRY, Problem
 
@@ -31,7 +25,6 @@ RESTS = 4.0
 REST_S_MAX = 2.0  # a process may have stood still while it made one
 QUESTIONS_MAX = 100  # that are remembered: those asked last
 WAITING_MAX = 64  # different questions of one kind
-SLICE = 2**16  # bytes
 
 
 class Turn:
@@ -110,17 +103,3 @@ def told_when_stopped() -> Iterator[None]:
         yield
     except asyncio.CancelledError:
         raise Problem(503, "stopping", "the coordinator stops now", headers=RETRY) from None
-
-
-class Sliced(Response):
-    """A long body, of which a client is given more when he has read what there was."""
-
-    media_type = "application/json"
-
-    async def __call__(self, _: Scope, __: Receive, send: Send) -> None:
-        head = {"status": self.status_code, "headers": self.raw_headers}
-        await send({"type": "http.response.start"} | head)
-        body = bytes(self.body)
-        for start in range(0, max(1, len(body)), SLICE):
-            piece, more = body[start : start + SLICE], start + SLICE < len(body)
-            await send({"type": "http.response.body", "body": piece, "more_body": more})

@@ -13,13 +13,12 @@ from coordinator_service.long import (
     QUESTIONS_MAX,
     REST_S_MAX,
     RESTS,
-    SLICE,
     WAITING_MAX,
     LongAnswers,
-    Sliced,
     Turn,
 )
 from shared.serving.errors import Problem
+from shared.serving.slices import SLICE, Sliced
 from tests.exact import TALLY
 
 

@@ -31,7 +31,7 @@ from pydantic import AfterValidator, ValidationInfo
 
 from shared.serving.logs import as_of, facts
 
-HANDSHAKE_S_MAX = 10.0  # asyncio's own is 60
+HANDSHAKE_S_MAX = 5.0  # asyncio's own is 60
 GOODBYE_S_MAX = 2.0  # asyncio's own is 30; so long a connection would be there, and no use
 ENDS_SOON_S = 30 * 86_400.0
 AT_ANY_TIME = 0x200000  # OpenSSL's X509_V_FLAG_NO_CHECK_TIME, for which Python has no name
