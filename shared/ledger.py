@@ -68,10 +68,10 @@ and drawn anew mostly below 100. So a more is answered as if it were drawn on an
 receipt of this one. Its source then sends a whole, as it does after every such receipt.
 
 So whoever is in stays in, and goes on in a full ledger, whoever fills the rest, as long as its
-wholes have no more than 3 / epsilon knots. Those of real streams that were tried have not, once
-there are 10 / epsilon values. Of fewer values that are all different a whole may have more. Such a
-source needs the part that is kept for growth; once others have filled that, by rows that are as
-long as can be, it is refused, repeats its whole, and is listed as silent.
+wholes have no more knots than are kept for it. Of ten times 1 / epsilon values or more, those of
+the streams that were tried at 1 % and 5 % have not. Of fewer values, nearly all different, a whole
+may have more. Such a source needs the part that is left for growth; once others have filled that,
+by rows as long as can be, it is refused, repeats its whole, and is listed as silent.
 
 A row whose delta was refused is doubted, like any whose source claims to know more. But a source of
 which nothing is known leaves nothing behind either, or whoever invents sources would fill what was

@@ -62,9 +62,10 @@ STREAM_BYTES, SOURCE_BYTES, KNOT_BYTES = 4096, 8192, 80
 # What is kept for those who are in: each row is counted as if it had 3 / epsilon knots, even if it
 # has fewer; and new sources get only NEW of all, the rest is for rows beyond that. Nine streams in
 # batches of 1, 100 and 1,000 values, by real outboxes at epsilon 1 %: first rows have 1 to 200
-# knots, the largest 20 to 1,060, while they are added to; but wholes 2 to 262 of 1,000 values or
-# more, and up to 400 before. At 5 % wholes have 2 to 43; at 0.2 % up to 460, and 2,000 before.
-# Of 256 MiB at 1 %, 6,200 sources can be in, and 1,100 rows the largest at once.
+# knots, the largest 20 to 1,060, while they are added to; but wholes 2 to 295 of 1,000 values or
+# more, and up to 400 before. At 5 % wholes of 200 values or more have 2 to 43. No outbox adds to a
+# row of KNOTS_KEPT_MAX. Of 256 MiB at 1 %, 6,200 sources can be in, and of them 1,100 rows be the
+# largest at once.
 KNOTS_KEPT, KNOTS_KEPT_MAX = 3, 1000
 NEW = 0.75
 
