@@ -40,6 +40,7 @@ from worker_service.sources import (
     Batch,
     Clock,
     Line,
+    Shared,
     Sources,
     Taken,
     TooManyStreams,
@@ -52,6 +53,7 @@ LARGE_BODY, LARGE_OCTETS, OCTETS = 2**14, 2**17, "application/octet-stream"
 UNSURE = (
     "this may be counted or not; sent again to {}, with the same Idempotency-Key, it counts once"
 )
+TOLD_LATER = "it will be told as soon as it can be"
 
 log = logging.getLogger("worker")
 
@@ -223,6 +225,7 @@ class Worker:
             certificate=settings.certificate,
             store=store,
         )
+        self._flush_all = Shared(lambda: self._flush(self.sources))
         self._decoding = asyncio.Lock()  # large bodies one by one: each takes many times its size
         self.keys = Keys(settings.idempotency_keys_max, store.keys() if store else ())
         self.courier = Courier(
@@ -314,17 +317,21 @@ class Worker:
         unsigned = f"the coordinator did not sign within {self.settings.answer_s_max:g} s"
         return not_acknowledged((self.store and self.store.storage.trouble) or unsigned, so)
 
-    async def flush(self, request: Request, stream: str | None) -> Flushed:
-        lines = list(self.sources) if stream is None else [self.line(stream)]
+    async def flush(self, request: Request, stream: str | None) -> bytes:
+        """As JSON: of a thousand streams, a thousand who ask are told the same bytes."""
+        do = self._flush_all.done if stream is None else partial(self._flush, [self.line(stream)])
         with self.room.place(), Watch(request) as watch:
             watch.begin()
             try:
                 async with asyncio.timeout(self.settings.answer_s_max):
-                    counts = await asyncio.gather(*map(self.sources.flush, lines))
+                    return await do()
             except TimeoutError:
-                raise self._too_late("it will be told as soon as it can be") from None
-        names = [line.outbox.source.stream for line in lines]
-        return Flushed(streams=dict(zip(names, counts, strict=True)))
+                raise self._too_late(TOLD_LATER) from None
+            except asyncio.CancelledError:  # as in `take`
+                raise not_acknowledged("this worker stops now, unsigned", TOLD_LATER) from None
+
+    async def _flush(self, lines: Iterable[Line]) -> bytes:
+        return Flushed(streams=await self.sources.flush(lines)).model_dump_json().encode()
 
     def line(self, stream: str) -> Line:
         line = self.sources.line(stream)
@@ -445,14 +452,16 @@ def writes(worker: Worker) -> APIRouter:
     @router.post(
         "/flush",
         dependencies=[only("stream")],
+        response_model=Flushed,
         responses=responses(
             _404=UNKNOWN, _422=NO_NAME, _503="too much in work, or not signed in time"
         ),
     )
-    async def post_flush(request: Request, stream: StreamOrAll = None) -> Flushed:
+    async def post_flush(request: Request, stream: StreamOrAll = None) -> Response:
         """Push what is pending, of one stream or of all; answers when that is signed."""
         with problems(worker.name):
-            return await worker.flush(request, stream if stream is None else name_of(stream))
+            told = await worker.flush(request, stream if stream is None else name_of(stream))
+        return Response(told, media_type="application/json")
 
     return router
 

@@ -21,9 +21,9 @@ import logging
 import math
 import secrets
 from asyncio import Future, Task
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, TypeVar, cast
+from typing import Any, Generic, TypeVar, cast
 
 from shared.digest import Digest
 from shared.outbox import NotTaken, Outbox
@@ -107,6 +107,24 @@ class Waiting:
         for future in self._counts:
             if not future.done():
                 future.set_exception(why)
+
+
+class Shared(Generic[Told]):
+    """Work for all who ask: who asks while it is done waits for the next, begun after he asked."""
+
+    def __init__(self, work: Callable[[], Awaitable[Told]]) -> None:
+        self._work, self._one_by_one = work, asyncio.Lock()
+        self._begun = self._done = 0
+        self._told: Told | None = None  # by the last that was done
+
+    async def done(self) -> Told:
+        asked = self._begun
+        async with self._one_by_one:
+            if self._done <= asked:
+                self._begun += 1
+                self._told = await self._work()
+                self._done = self._begun
+            return cast(Told, self._told)
 
 
 class Line:
@@ -315,12 +333,18 @@ class Sources:
         if line is not None and line.outbox.source.number == taken.number:
             await line.acknowledged(taken.count)
 
-    async def flush(self, line: Line) -> int:
-        """Have all said that there is, and wait until it is covered."""
-        count = await line.flush()
-        self.look(line)
-        await line.covered(count)
-        return count
+    async def flush(self, lines: Iterable[Line]) -> dict[str, int]:
+        """Have all said that there is of these, and wait until it is covered; how many, by stream.
+
+        Line by line, without a task for each: there may be thousands.
+        """
+        told = []
+        for line in lines:
+            told.append((line, await line.flush()))
+            self.look(line)
+        for line, count in told:
+            await line.covered(count)
+        return {line.outbox.source.stream: count for line, count in told}
 
     def look(self, line: Line) -> None:
         """Wake the courier, if this source is due before it meant to look again."""
