@@ -33,6 +33,7 @@ from worker_service import app
 from worker_service.sources import Line
 
 MANY = 10
+PLAIN = {"content-type": "text/plain"}
 SMALL: dict[str, Any] = {"requests_max": 3, "work_bytes_max": 1000}
 
 
@@ -187,7 +188,7 @@ def test_a_full_worker_still_says_how_it_is(rng: np.random.Generator) -> None:
 class Caller:
     """As a server calls an app, for a client that sends its pieces when it likes, and may go."""
 
-    def __init__(self, node: Node, **headers: str) -> None:
+    def __init__(self, node: Node, path: str = "/values", **headers: str) -> None:
         self._incoming, self._sent = asyncio.Queue[dict[str, Any]](), list[dict[str, Any]]()
         headers = {"content-type": OCTETS} | headers
         scope = {
@@ -195,8 +196,8 @@ class Caller:
             "asgi": {"version": "3.0"},
             "http_version": "1.1",
             "method": "POST",
-            "path": "/values",
-            "raw_path": b"/values",
+            "path": path,
+            "raw_path": path.encode(),
             "root_path": "",
             "scheme": "http",
             "query_string": b"",
@@ -272,6 +273,109 @@ def test_values_that_take_more_than_their_body_are_held_too(rng: np.random.Gener
         assert (await cluster.median())["count"] == 50
 
     one_worker(rng, story, **SMALL)
+
+
+def test_who_waits_longest_for_its_body_gives_way_and_who_works_does_not(
+    rng: np.random.Generator,
+) -> None:
+    async def story(cluster: Cluster, node: Node) -> None:
+        stalled = [Caller(node, content_length="16") for _ in range(3)]
+        for one in stalled:
+            one.send(b"x")
+        await until_in_work(node, 3, 48)
+        stalled[0].send(b"y")  # it goes on, if slowly; the others send nothing more
+        await asyncio.sleep(0.01)
+        node.way_out.weather = CUT
+        posts = [asyncio.create_task(post(node, 1)) for _ in range(2)]
+        await until_in_work(node, 3, 16)
+        for one in stalled[1:]:
+            told = await one.ends()
+            assert "waited for longest" in check_problem(told, 408, "too_slow")
+            assert told.headers["connection"] == "close"
+            assert 1 <= int(told.headers["retry-after"]) <= AGAIN_S
+        stalled[0].send(bytes(14), more=False)
+        await until_in_work(node, 3)
+        check_shed(await post(node, 1))  # all three are at work now
+        assert await node.metric("median_worker_shed_requests_total") == 3
+        node.way_out.weather = CALM
+        assert [(await one).status_code for one in posts] == [202] * 2
+        assert (await stalled[0].ends()).json()["accepted"] == 2
+        await cluster.flush()
+        assert (await cluster.median())["count"] == 4
+        assert in_work(node) == (0, 0)
+
+    one_worker(rng, story, **SMALL)
+
+
+def test_however_many_stall_whoever_brings_a_whole_body_is_heard(rng: np.random.Generator) -> None:
+    async def story(cluster: Cluster, node: Node) -> None:
+        for _ in range(5):
+            stalled = [Caller(node, content_length="16") for _ in range(MANY)]
+            assert (await post(node, 1)).status_code == 202
+            assert node.worker.room.requests <= 3
+        await cluster.flush()
+        assert (await cluster.median())["count"] == 5
+        for one in stalled[-2:]:
+            one.hang_up()
+            check_problem(await one.ends(), 400, "cut_short")
+        assert in_work(node) == (0, 0)
+
+    one_worker(rng, story, **SMALL)
+
+
+def test_a_flush_takes_no_task_for_each_stream_and_many_share_one(
+    rng: np.random.Generator,
+) -> None:
+    marked, flush = Counter[str](), Line.flush
+
+    async def counted(line: Line) -> int:
+        marked[line.outbox.source.stream] += 1
+        return await flush(line)
+
+    async def story(cluster: Cluster, node: Node) -> None:
+        streams = [f"s{at}" for at in range(20)]
+        for stream in streams:
+            await cluster.post(node, [1.0], stream)
+        node.way_out.weather = CUT
+        assert (await node.client.post("/values?stream=s0", content=b"2", headers=PLAIN)).is_success
+        before = len(asyncio.all_tasks())
+        with patch.object(Line, "flush", counted):
+            first = Caller(node, "/flush")
+            await until_in_work(node, 1)
+            await asyncio.sleep(0.01)
+            assert set(marked.values()) == {1}
+            assert (
+                await node.client.post("/values?stream=s1", content=b"2", headers=PLAIN)
+            ).is_success
+            more = [Caller(node, "/flush") for _ in range(MANY)]
+            await until_in_work(node, 1 + MANY)
+            await asyncio.sleep(0.01)
+            assert len(asyncio.all_tasks()) < before + 3 * MANY
+            assert set(marked.values()) == {1}
+            node.way_out.weather = CALM
+            told = [(await one.ends()).json()["streams"] for one in (first, *more)]
+        assert set(marked.values()) == {2}
+        assert told[0] == dict.fromkeys(streams, 1) | {"s0": 2}
+        assert told[1:] == [dict.fromkeys(streams, 1) | {"s0": 2, "s1": 2}] * MANY
+        assert (await cluster.median("s1"))["count"] == 2
+
+    one_worker(rng, story, linger_s=60.0)
+
+
+def test_who_hangs_up_on_a_flush_is_no_accident_and_others_go_on(rng: np.random.Generator) -> None:
+    async def story(cluster: Cluster, node: Node) -> None:
+        await cluster.post(node, [1.0])
+        node.way_out.weather = CUT
+        assert (await node.client.post("/values", content=b"2", headers=PLAIN)).is_success
+        first, second = Caller(node, "/flush"), Caller(node, "/flush")
+        await until_in_work(node, 2)
+        first.hang_up()
+        assert "stops now" in check_problem(await first.ends(), 503, "not_acknowledged")
+        await until_in_work(node, 1)
+        node.way_out.weather = CALM
+        assert (await second.ends()).json() == {"streams": {"default": 2}}
+
+    one_worker(rng, story, linger_s=60.0)
 
 
 def test_a_body_beyond_all_room_is_taken_alone(rng: np.random.Generator) -> None:

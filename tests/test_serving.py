@@ -5,7 +5,8 @@ import json
 import logging
 import re
 import sys
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -442,6 +443,68 @@ def test_what_is_no_length_declares_nothing(declared: str) -> None:
 
 def test_a_body_that_does_not_arrive_is_given_up() -> None:
     assert code_of(read(piece(b"abc"))) == (408, "too_slow")
+
+
+Receive = Callable[[], Awaitable[dict[str, Any]]]
+
+
+async def told(room: Room, receive: Receive, *, s_max: float = 60) -> bytes | Problem:
+    """The body that is received in a place of its own, or what is wrong with it."""
+    with room.place() as place:
+        request = Request({"type": "http", "method": "POST", "headers": []}, receive)
+        try:
+            return await body_of(request, place, bytes_max=10, s_max=s_max)
+        except Problem as problem:
+            return problem
+
+
+async def reads(room: Room, receive: Receive, *, s_max: float = 60) -> asyncio.Task[Any]:
+    """The same as a task, once it waits."""
+    task = asyncio.create_task(told(room, receive, s_max=s_max))
+    while not room.reading:
+        await asyncio.sleep(0)
+    return task
+
+
+def test_who_gives_way_is_told_so_even_if_its_last_piece_comes_in_that_moment() -> None:
+    async def story() -> None:
+        room, pieces = Room(requests_max=1, bytes_max=10), asyncio.Queue[dict[str, Any]]()
+        slow = await reads(room, pieces.get)
+        pieces.put_nowait(piece(b"abc", more=False))
+        with room.place():
+            assert (room.requests, room.bytes) == (1, 0)
+            assert code_of(await slow) == (408, "too_slow")
+            assert (room.requests, room.bytes, room.shed) == (1, 0, 1)
+        assert (room.requests, room.bytes) == (0, 0)
+
+    asyncio.run(story())
+
+
+def test_pieces_that_come_after_it_gave_way_bring_nobody_back() -> None:
+    async def story() -> None:
+        room = Room(requests_max=1, bytes_max=10)
+
+        async def comes_late() -> dict[str, Any]:
+            if not room.shed and room.reading:
+                room.place().__enter__()
+            return piece(b"a")
+
+        assert code_of(await told(room, comes_late)) == (408, "too_slow")
+        assert (room.requests, room.bytes, len(room.reading)) == (1, 0, 0)
+
+    asyncio.run(story())
+
+
+def test_who_gives_way_when_its_time_is_up_anyway_is_told_once() -> None:
+    async def story() -> None:
+        room, loop = Room(requests_max=1, bytes_max=10), asyncio.get_running_loop()
+        slow = await reads(room, asyncio.Event().wait, s_max=0.01)  # type: ignore[arg-type]
+        loop.call_later(0.02, lambda: room.place().__enter__())
+        time.sleep(0.05)  # both are late then, in this order
+        assert code_of(await slow) == (408, "too_slow")
+        assert (room.requests, len(room.reading)) == (1, 0)
+
+    asyncio.run(story())
 
 
 def test_a_body_whose_sender_went_away_is_cut_short() -> None:

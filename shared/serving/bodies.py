@@ -22,8 +22,9 @@ async def body_of(request: Request, place: Place, *, bytes_max: int, s_max: floa
         raise _too_large(bytes_max)
     place.hold(declared, midway=declared > DROPPED_MAX)
     try:
-        async with asyncio.timeout(s_max):
-            return await _read(request, place, declared, bytes_max)
+        async with asyncio.timeout(s_max) as limit:
+            with place.reading(limit):
+                return await _read(request, place, declared, bytes_max)
     except TimeoutError:
         what = f"the body did not arrive within {s_max:g} s"
         raise Problem(408, "too_slow", what, headers={"connection": "close"}) from None
@@ -40,6 +41,7 @@ def _declared(request: Request) -> int:
 async def _read(request: Request, place: Place, declared: int, bytes_max: int) -> bytes:
     pieces, size = [], 0
     async for piece in request.stream():
+        place.came()
         size += len(piece)
         if size > bytes_max:
             raise _too_large(bytes_max)

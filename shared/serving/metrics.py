@@ -19,7 +19,7 @@ class OfRoom(Collector):
 
     def collect(self) -> Iterable[Metric]:
         name, room = f"median_{self._service}", self._room
-        shed = "Requests with a body that were told 503, for room"
+        shed = "Requests with a body that were turned away, for room"
         return (
             CounterMetricFamily(f"{name}_shed_requests", shed, room.shed),
             GaugeMetricFamily(f"{name}_work_requests", "Such requests in work", room.requests),

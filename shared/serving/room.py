@@ -18,12 +18,22 @@ down, is in it beside the request, and goes on when that is given up: so nobody 
 hanging up. And who hangs up while nothing is left to be done but to wait makes room at once:
 `Watch` sees to that.
 
+Nobody keeps a place by sending a body slowly, or never. When all are taken and one more comes, the
+one that has waited longest for the next piece of its body gives way: it is told `408`, nothing of
+it is taken, and its place is the other's at once. So a body that comes whole, or steadily, gets in
+however many stall. Where none waits for a body, as all are at work, the one that comes is told
+`503`. What had come of a body that gives way is let go at its next turn in the event loop: until
+then it is in no account, and that is at most one for each connection. For bytes nobody gives way.
+
 Nor is this in the account: what a connection takes that asks nothing, and what decoding takes for a
 moment. Whoever decodes large bodies does it one by one.
 """
 
 import asyncio
 import secrets
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Self, cast
 
 from fastapi import Request
@@ -38,11 +48,15 @@ class Room:
         self._requests_max, self._bytes_max = requests_max, bytes_max
         self._little = bytes_max // (4 * max(1, requests_max))
         self.requests = self.bytes = self.large = self.shed = 0
+        self.reading = OrderedDict[Place, asyncio.Timeout]()  # who waited longest comes first
 
     def place(self) -> "Place":
         """A place to enter, if there is one."""
         if self.requests >= self._requests_max:
-            raise self.overloaded()
+            if not self.reading:
+                raise self.overloaded()
+            place, limit = self.reading.popitem(last=False)
+            place.give_way(limit)
         return Place(self)
 
     def fits(self, bytes_: int, *, beside: int) -> bool:
@@ -54,11 +68,18 @@ class Room:
 
     def overloaded(self, *, midway: bool = False) -> Problem:
         self.shed += 1
-        headers = {"retry-after": str(1 + secrets.randbelow(AGAIN_S))}
-        if midway:
-            headers["connection"] = "close"
+        headers = _again() | ({"connection": "close"} if midway else {})
         what = "as much is in work here as may be at once: nothing was taken, send it again later"
         return Problem(503, "overloaded", what, headers=headers)
+
+    def waited_longest(self) -> Problem:
+        self.shed += 1
+        what = "all places are taken, and here a body was waited for longest: send it again later"
+        return Problem(408, "too_slow", what, headers=_again() | {"connection": "close"})
+
+
+def _again() -> dict[str, str]:
+    return {"retry-after": str(1 + secrets.randbelow(AGAIN_S))}
 
 
 class Place:
@@ -66,6 +87,7 @@ class Place:
 
     def __init__(self, room: Room) -> None:
         self._room, self._inside, self._bytes = room, 0, 0
+        self._gave_way = False
 
     def __enter__(self) -> Self:
         if not self._inside:
@@ -77,7 +99,31 @@ class Place:
         self._inside -= 1
         if not self._inside:
             self.hold(0)
-            self._room.requests -= 1
+            self._room.requests -= not self._gave_way
+
+    @contextmanager
+    def reading(self, limit: asyncio.Timeout) -> Iterator[None]:
+        """Its body, which is waited for up to this limit, or until it gives way."""
+        self._room.reading[self] = limit
+        try:
+            yield
+        finally:
+            self._room.reading.pop(self, None)
+            if self._gave_way:  # even if the last piece came in that very moment
+                raise self._room.waited_longest()
+
+    def came(self) -> None:
+        """Another piece of its body."""
+        if not self._gave_way:
+            self._room.reading.move_to_end(self)
+
+    def give_way(self, limit: asyncio.Timeout) -> None:
+        """Be counted no more, and wait no longer: another comes."""
+        self._gave_way = True
+        self.hold(0)
+        self._room.requests -= 1
+        if not limit.expired():
+            limit.reschedule(0)
 
     def hold(self, bytes_: int, *, midway: bool = False) -> None:
         """So many bytes from now on, if there is room for them beside what others hold."""
