@@ -19,6 +19,8 @@ import asyncio
 import itertools
 import re
 import resource
+import socket
+import struct
 import threading
 import time
 from collections import Counter
@@ -77,6 +79,7 @@ class Attack:
     pause_s: float = 0.0  # between two pieces
     reads: bool = True
     waits: bool = False  # for an answer, before the next piece
+    resets: bool = False  # once it has one
     rows: int = 0  # that the coordinator has already
     settings: dict[str, object] = field(default_factory=dict)
     seconds: float = SECONDS
@@ -176,6 +179,7 @@ TO_DELTAS = ["content-type: application/msgpack", "transfer-encoding: chunked"]
 QUANTILES = "&".join(f"q={n / 20}" for n in range(20))
 WRONG = f"authorization: Bearer {TOKEN[::-1]}"
 EVENTS = head("GET", "/median/events")
+RESET = struct.pack("ii", 1, 0)  # for a socket that lingers for no second
 
 ATTACKS: dict[str, Attack] = {
     "huge-declared": Attack(
@@ -249,6 +253,10 @@ ATTACKS: dict[str, Attack] = {
     ),
     "idle": Attack(
         "coordinator", "1,000 connections that say nothing", 1_000, once(),
+    ),
+    "resets": Attack(
+        "coordinator", "200 at a time of a head of 14 KiB, reset once answered, again and again", 200,
+        once(head("GET", "/health", *[f"h{n:02}: {'v' * 155}" for n in range(90)])), resets=True,
     ),
     "pipelines": Attack(
         "coordinator", "20 endless pipelines of GET /median, answers unread", 20,
@@ -338,6 +346,14 @@ class Attacker(asyncio.Protocol):
             self._answers += 1
             self._told[status.decode()] += 1
             self._heard.set()
+        if self._attack.resets:
+            self._resets()
+
+    def _resets(self) -> None:
+        self.transport.get_extra_info("socket").setsockopt(
+            socket.SOL_SOCKET, socket.SO_LINGER, RESET
+        )
+        self.transport.abort()
 
     def connection_lost(self, _: Exception | None) -> None:
         self._told["closed unanswered"] += not self._answers

@@ -77,8 +77,12 @@ class Connection(HttpToolsProtocol):
             self._refuse(_overloaded())
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Every request hears of it; uvicorn would tell the newest alone."""
+        """Every request hears of it; uvicorn would tell the newest alone.
+
+        And nothing holds it any more: uvicorn's timer would, for as long as it might have idled.
+        """
         super().connection_lost(exc)
+        self._unset_keepalive_if_required()
         self._look_no_more()
         self._crowd.leave(self)
         for cycle in self._cycles:
@@ -278,7 +282,9 @@ class Connection(HttpToolsProtocol):
 
 
 def _disconnect(cycle: RequestResponseCycle) -> None:
+    """As it is never answered now, it tells nobody of an answer; so it holds no connection."""
     cycle.disconnected = True
+    cycle.on_response = lambda: None
     cycle.message_event.set()
 
 
