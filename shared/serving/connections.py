@@ -9,6 +9,7 @@ uvicorn reads and answers requests. This is what it leaves open to who means har
     between two      `KEEP_ALIVE_S`, which no byte prolongs that begins no request
     one upon another `PIPELINED_MAX` requests wait for the one in work, and no body that is long
     an upgrade       is ignored, as HTTP allows: the request is answered
+    the last answer  is said to the end, also to who is still sending, as `parting.py` tells
     unread           who takes nothing of what is said to him is given up: it would pile up
     how many         there may be is for `crowd.py` to say
 
@@ -19,7 +20,7 @@ are owed before it, so that nobody takes it for the answer to another request; a
 import asyncio
 import math
 import secrets
-from typing import Any
+from typing import Any, cast
 
 import httptools
 from uvicorn.config import Config
@@ -31,6 +32,7 @@ from uvicorn.protocols.http.httptools_impl import (
 
 from shared.serving.crowd import Crowd
 from shared.serving.errors import Problem, answer
+from shared.serving.parting import Line
 from shared.serving.room import AGAIN_S
 
 HEAD_S_MAX = 10.0
@@ -69,7 +71,8 @@ class Connection(HttpToolsProtocol):
         self._refused: Problem | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
+        self._line = Line(transport, self.loop, self._close)
+        super().connection_made(cast("asyncio.Transport", self._line))
         self._head_by = self.loop.time() + HEAD_S_MAX
         if self._crowd.has_room():
             self._crowd.idle[self] = None
@@ -81,6 +84,7 @@ class Connection(HttpToolsProtocol):
 
         And nothing holds it any more: uvicorn's timer would, for as long as it might have idled.
         """
+        self._line.lost()
         super().connection_lost(exc)
         self._unset_keepalive_if_required()
         self._look_no_more()
@@ -92,7 +96,9 @@ class Connection(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Lets the time go on that it may idle, where uvicorn would stop it."""
-        if len(data) > PIECE_BYTES:
+        if self._line.lingers:
+            self._line.drop(len(data))
+        elif len(data) > PIECE_BYTES:
             for start in range(0, len(data), PIECE_BYTES):
                 self.data_received(data[start : start + PIECE_BYTES])
         elif self._refused is None:
@@ -156,6 +162,12 @@ class Connection(HttpToolsProtocol):
         if len(self._cycles) > 1:
             self.flow.pause_reading()  # what waits for another's answer holds no more than came
 
+    def on_message_complete(self) -> None:
+        """Also where its answer did not wait for it, which uvicorn does not note."""
+        super().on_message_complete()
+        if self._newest:
+            self._newest.more_body = False
+
     def on_response_complete(self) -> None:
         del self._cycles[0]
         super().on_response_complete()
@@ -205,13 +217,41 @@ class Connection(HttpToolsProtocol):
         )
         self.transport.close()
 
+    # How it ends
+
+    def _close(self) -> None:
+        """At once if nothing more is to be expected, or its place is needed."""
+        if self._still_sends() and self not in self._crowd.leaving:
+            self._crowd.parts(self)
+            self._forget()
+            self.flow.resume_reading()
+            self._line.linger()
+        else:
+            self._line.end()
+
+    def _still_sends(self) -> bool:
+        """As far as one knows: a body is not whole, or something came behind the last request."""
+        more_body = self._newest and self._newest.more_body
+        return bool(more_body or self.pipeline or self._refused or self._in_head)
+
+    def _forget(self) -> None:
+        """What was heard and is never answered."""
+        for cycle in self._cycles[1:]:
+            _disconnect(cycle)
+        self.pipeline.clear()
+        if self._newest:
+            self._newest.body = bytearray()
+
     # What the crowd asks
 
     @property
     def _in_head(self) -> bool:
         """Something of a head has come, and not all of it: no request was made of it."""
-        cycle: RequestResponseCycle | None = self.cycle
-        return self.scope is not (cycle and cycle.scope)
+        return self.scope is not (self._newest and self._newest.scope)
+
+    @property
+    def _newest(self) -> RequestResponseCycle | None:
+        return self.cycle
 
     def look(self, now: float) -> None:
         """The time of a later head begins when it is seen: that costs a request nothing."""
@@ -261,6 +301,7 @@ class Connection(HttpToolsProtocol):
             self._look_no_more()
 
     def shutdown(self) -> None:
+        self._line.hurry(ENDING_S_MAX)
         super().shutdown()
         self._ends = True
         self._look(ENDING_S_MAX)

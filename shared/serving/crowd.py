@@ -2,7 +2,8 @@
 
 A connection is *in work* while a request of it waits for its answer, and *idle* otherwise: between
 two requests, while a head is still arriving, while the last answer is read. There are at most
-`connections_max` of them. When one more comes, the one that has idled longest makes room; it is
+`connections_max` of them. When one more comes, one that lingers only to be read makes room (see
+`parting.py`), and where there is none the one that has idled longest; it is
 told nothing, or `503` where something of a head had come. So those who hold connections without
 asking anything never keep out who asks, however many they are. Where none idles, whoever comes is
 told `503`: all are in work, and work ends. Bodies arrive in `MEDIAN_BODY_S_MAX`, and may wait in at
@@ -50,21 +51,29 @@ class Crowd(ServerState):
         super().__init__()
         self.connections_max = connections_max
         self.idle = OrderedDict[Guest, None]()  # who has idled longest comes first
+        self.leaving = set[Guest]()  # who makes room, and is not gone yet
         self.unread = dict[Guest, None]()
         self.given_up = Counter[str]()
         self._logged, self._logs_at = Counter[str](), -math.inf
 
     def has_room(self) -> bool:
         """For the one that came last, which is among the connections, and does not idle yet."""
-        if len(self.connections) <= self.connections_max:
-            return True
-        if not self.idle:
-            return False
-        self.idle.popitem(last=False)[0].make_room()
+        while len(self.connections) - len(self.leaving) > self.connections_max:
+            if not self.idle:
+                return False
+            guest, _ = self.idle.popitem(last=False)
+            self.leaving.add(guest)
+            guest.make_room()
         return True
+
+    def parts(self, guest: Guest) -> None:
+        """It lingers, and so makes room first."""
+        self.idle[guest] = None
+        self.idle.move_to_end(guest, last=False)
 
     def leave(self, guest: Guest) -> None:
         self.idle.pop(guest, None)
+        self.leaving.discard(guest)
         self.unread.pop(guest, None)
 
     def left_unread(self, guest: Guest) -> None:
