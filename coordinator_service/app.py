@@ -86,7 +86,7 @@ class App(FastAPI):
         hot = scope["type"] == "http" and scope["path"] == "/median" and scope["method"] == "GET"
         body, doors = None, self.coordinator.doors
         if scope["type"] == "http" and scope["path"] == "/deltas" and doors["push"].opens_to(scope):
-            await self.coordinator.turn()
+            await self.coordinator.turns.enter()
         if hot and not scope["query_string"] and doors["read"].opens_to(scope):
             with suppress(Exception):  # whatever it is, FastAPI's route meets it again, and says so
                 body = (await self.coordinator.answers.median("default")).body

@@ -1,14 +1,15 @@
 """The coordinator without HTTP: the ledger, and all that stands around it.
 
 The ledger judges deltas and knows the answers. Here rows are written down before anything is said
-of them, what is judged is counted and logged, and deltas take turns with questions.
+of them, and what is judged is counted and logged.
 """
 
 import asyncio
 import logging
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from coordinator_service.answers import Answers, Clock
@@ -19,6 +20,7 @@ from coordinator_service.noticed import Noticed
 from coordinator_service.settings import Settings
 from coordinator_service.store import Store
 from coordinator_service.told import Retired
+from coordinator_service.turns import Turn, Turns
 from shared.ledger import Ledger, Outcome
 from shared.protocol import (
     Delta,
@@ -26,6 +28,7 @@ from shared.protocol import (
     Receipt,
     Refusal,
     pack_response,
+    unpack_delta,
     unpack_request,
 )
 from shared.rows import Row
@@ -38,6 +41,10 @@ from shared.serving.room import Room
 from shared.serving.storage import NotWritten
 
 log = logging.getLogger("coordinator")
+
+Judged = tuple[Delta | None, Receipt | Refusal]
+LARGE_BYTES = 16 * 1024  # a worker's deltas are smaller, unless epsilon is far below a hundredth
+TWICE = Refusal("malformed", "a request has one delta of a source: only the first was judged")
 
 
 class Coordinator:
@@ -76,7 +83,7 @@ class Coordinator:
             store=store,
         )
         self.noticed = Noticed(self.answers)
-        self._turns = asyncio.Lock()
+        self.turns = Turns(clock)
         self._unkept: dict[tuple[str, int], Row] = {}  # changed, and not known to be written down
         if store is not None:
             what = facts(file=str(store.storage.path), rows=len(list(self.ledger.rows)))
@@ -97,25 +104,42 @@ class Coordinator:
             with suppress(NotWritten):
                 await self._keep(self._unkept)
 
-    async def turn(self) -> None:
-        """One by one: between any two the event loop looks who else is there.
-
-        Else a thousand workers that come back at once are all heard before the next question is.
-        """
-        async with self._turns:
-            await asyncio.sleep(0)
-
     async def receive(self, body: bytes) -> bytes:
-        """Judge a request of deltas, each alone."""
+        """Judge a request of deltas, each alone, and others in between."""
         try:
             deltas = unpack_request(body)
         except MalformedMessage as error:
             raise Problem(400, "malformed", str(error)) from None
-        judged = [self._judged(data) for data in deltas]
+        judged = await self._all_judged(deltas)
+        whys = [why for delta, why in judged if delta is None and isinstance(why, Refusal)]
+        self._note_none(whys, len(body))
         await self._keep([delta.source.key for delta, _ in judged if delta])
         answer = pack_response([answer for _, answer in judged])
         self.metrics.carried(len(body), len(answer))
         return answer
+
+    async def _all_judged(self, deltas: list[bytes]) -> list[Judged]:
+        """In their order; what the row of a source was meanwhile, its receipt says."""
+        judged, said = list[Judged](), set[tuple[str, int]]()
+        async with Turn(self.turns) as turn:
+            for data in deltas:
+                is_large = len(data) > LARGE_BYTES
+                aside = await turn.aside(partial(_unpacked, data)) if is_large else None
+                await turn.begin()
+                judged.append(self._judged_once(aside or _unpacked(data), data, said))
+                await turn.done()
+        return judged
+
+    def _judged_once(
+        self, delta: Delta | Refusal, data: bytes, said: set[tuple[str, int]]
+    ) -> Judged:
+        """Of a source that a request has told of, it tells no more."""
+        if isinstance(delta, Refusal):
+            return None, delta
+        if delta.source.key in said:
+            return None, TWICE
+        said.add(delta.source.key)
+        return delta, self._judged(delta, data)
 
     async def _keep(self, sources: Iterable[tuple[str, int]]) -> None:
         """Have their rows written down before anything is said of them."""
@@ -127,14 +151,18 @@ class Coordinator:
             if self._unkept.get(source) is row:
                 del self._unkept[source]
 
-    def _judged(self, data: bytes) -> tuple[Delta | None, Receipt | Refusal]:
+    def _note_none(self, whys: Sequence[Refusal], bytes_: int) -> None:
+        """In one line, or who sends a thousand in each request would fill a disk."""
+        for why in whys:
+            self.metrics.judged("none", Outcome.REFUSED)
+            self.metrics.refused(why.code)
+        if whys:
+            what = facts(deltas=len(whys), bytes=bytes_, why=whys[0].sentence)
+            log.warning("delta refused", extra=what)
+
+    def _judged(self, delta: Delta, data: bytes) -> Receipt | Refusal:
         now = self.clock()
-        delta, outcome, answer = self.ledger.judge(data, now=now)
-        if delta is None:
-            self.metrics.judged("none", outcome)
-            self.metrics.refused("malformed")
-            log.warning("delta refused", extra=facts(bytes=len(data), why=answer))
-            return None, answer
+        _, outcome, answer = self.ledger.judge_unpacked(delta, data, now=now)
         form = delta.form.name.lower()
         self.metrics.judged(form, outcome)
         if isinstance(answer, Refusal):
@@ -148,7 +176,7 @@ class Coordinator:
             self.noticed.state(row, now)
         if outcome is Outcome.ACCEPTED and self.store is not None:
             self._unkept[row.source.key] = row
-        return delta, answer
+        return answer
 
     def known(self, stream: str) -> str:
         """A stream that can be asked for: one that has values, or the default."""
@@ -186,3 +214,10 @@ class Coordinator:
         if left <= 0:
             return None
         return f"it listens for three heartbeats after its start, {left:.1f} s more"
+
+
+def _unpacked(data: bytes) -> Delta | Refusal:
+    try:
+        return unpack_delta(data)
+    except MalformedMessage as error:
+        return Refusal("malformed", str(error))

@@ -271,6 +271,10 @@ class Ledger:
             delta = unpack_delta(data)
         except MalformedMessage as error:
             return Verdict(None, Outcome.REFUSED, Refusal("malformed", str(error)))
+        return self.judge_unpacked(delta, data, now=now)
+
+    def judge_unpacked(self, delta: Delta, data: bytes, *, now: float) -> Verdict:
+        """The same where it is known what these bytes say."""
         row = self.row(delta.source)
         if mark_of(data) == row.mark:
             return Verdict(delta, Outcome.REPEATED, self._receipt(row))

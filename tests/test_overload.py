@@ -630,13 +630,13 @@ def test_a_coordinator_that_stood_still_while_it_made_an_answer_answers_soon_aft
         asyncio.run(story())
 
 
-def test_between_two_deltas_everybody_else_has_a_turn(rng: np.random.Generator) -> None:
+def test_between_two_requests_of_deltas_everybody_else_has_a_turn(rng: np.random.Generator) -> None:
     async def story(_: Cluster, node: Node) -> None:
         heard, rounds = 0, list[int]()
 
         async def speak() -> None:
             nonlocal heard
-            await node.coordinator.turn()
+            await node.coordinator.turns.enter()
             heard += 1
 
         speaking = [asyncio.create_task(speak()) for _ in range(MANY)]
