@@ -2,7 +2,8 @@
 
 A name is a label: two workers may bear it, and all that they count is counted. But it is hardly
 meant. It cannot be a restart if two sources of one worker and one stream both spoke between two
-looks, and both again before the next.
+looks, and both again before the next. Names cost who sends them nothing: so one line is said a
+look, of others at the next ones, and a name that nobody bears any more is forgotten.
 
 Of sources that the ledger has forgotten nothing is remembered here, from the next look on.
 """
@@ -54,13 +55,16 @@ class Noticed:
             log.log(worry, "source %s", state, extra=what)
 
     def names(self, rows: Iterable[Row]) -> None:
-        """Warn, once, of two workers with one name."""
+        """Warn, once, of two workers with one name; of one name a look."""
+        rows = list(rows)
         before, self._spoke = self._spoke, self._spoken_since(rows)
+        self._shared &= {(row.source.worker, row.source.stream) for row in rows}
         for name, keys in self._spoke.items():
             if len(keys & before.get(name, set())) > 1 and name not in self._shared:
                 self._shared.add(name)
                 what = facts(worker=name[0], stream=name[1])
                 log.warning("two workers bear one name; give each its own", extra=what)
+                return
 
     def _spoken_since(self, rows: Iterable[Row]) -> dict[Name, set[Key]]:
         spoke = defaultdict(set)

@@ -1,6 +1,7 @@
 """Two workers with one name: said once, and never of a restart."""
 
 import logging
+from collections.abc import Iterable
 from dataclasses import replace
 
 import pytest
@@ -64,3 +65,37 @@ def test_streams_of_one_worker_are_no_two_workers(
         noticed.names(rows)
         rows = spoken(*rows)
     assert warnings(caplog) == []
+
+
+def pairs(names: Iterable[str]) -> list[Row]:
+    return [
+        Row(source=Source(name, "default", 2 * at + one), causes=said(1))
+        for at, name in enumerate(names)
+        for one in range(2)
+    ]
+
+
+def test_of_many_names_that_two_bear_one_is_told_a_look_and_each_once(
+    noticed: Noticed, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows, told = pairs("abc"), list[int]()
+    for _ in range(8):
+        noticed.names(rows)
+        told.append(len(warnings(caplog)))
+        rows = spoken(*rows)
+    assert told == [0, 0, 1, 2, 3, 3, 3, 3]
+    workers = [one.__dict__["facts"]["worker"] for one in caplog.records]
+    assert sorted(workers) == ["a", "b", "c"]
+
+
+def test_a_name_that_nobody_bears_any_more_is_forgotten(
+    noticed: Noticed, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Else who renames his sources all the time would have the coordinator remember each name."""
+    rows = [FIRST, SECOND]
+    for name in "abaca":
+        for _ in range(3):
+            rows = [replace(row, source=row.source._replace(worker=name)) for row in spoken(*rows)]
+            noticed.names(rows)
+    told = [one.__dict__["facts"]["worker"] for one in caplog.records]
+    assert told == list("abaca")
