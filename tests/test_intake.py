@@ -351,6 +351,47 @@ def test_quick_lines_and_slow_lines_are_the_same_numbers(lines: list[str], more:
         assert accepted(TEXT, body) == quick
 
 
+def spelled(sign: str, whole: str, fraction: str | None, exponent: str) -> str:
+    """A number as people and programs write it."""
+    point = "" if fraction is None else f".{fraction}"
+    return f"{sign}{whole if whole or fraction else 0}{point}{exponent}"
+
+
+DIGITS = st.sampled_from(["0", "00", "007", "5", "10", "0" * 4400 + "3"]) | st.just("")
+EXPONENTS = ["", "", "e0", "E+2", "e-007", "E12", "e-4999"]
+SPELLED = st.builds(
+    spelled,
+    st.sampled_from(["", "+", "-"]),
+    DIGITS,
+    st.none() | DIGITS,
+    st.sampled_from(EXPONENTS),
+)
+LONG_FINITE = st.sampled_from(["1" * 4400 + "e-4399", "+" + "0" * 9000 + "1.", "." + "3" * 5000])
+BLANKS = st.text(" \t\r", max_size=2)
+
+
+@given(st.lists(st.tuples(BLANKS, SPELLED | LONG_FINITE | st.just(""), BLANKS).map("".join)))
+def test_no_spelling_of_a_number_is_slow(lines: list[str]) -> None:
+    """Line by line costs ten times as much: only what is refused in the end is looked at so."""
+    body = "\n".join(lines)
+    with patch.object(intake, "_lines", side_effect=AssertionError):
+        assert accepted(TEXT, body.encode()) == plainly(body)
+        with small_pieces():
+            assert accepted(TEXT, body.encode()) == plainly(body)
+
+
+ODDLY_WRONG = ". +. -. 1.. 1.5. ..5 1+ e5 .e5 1.e 1e+ 00x +-1 -+1 ++1".split()
+
+
+@pytest.mark.parametrize("wrong", [*ODDLY_WRONG, "1 1", "+ 1", "- 1", "1\x0b"])
+def test_what_is_no_number_does_not_become_one_among_odd_spellings(wrong: str) -> None:
+    for around in ("1", "+1", ".5", "1.", "007", ""):
+        body = "\n".join([around, around, wrong, around]).encode()
+        assert outcome(TEXT, body) == ("malformed", None)
+        with pytest.raises(BadBody, match="line 3 is not"):
+            decode(TEXT, body)
+
+
 @given(st.sampled_from(TYPES), st.binary())
 def test_any_bytes_are_values_or_refused(content_type: str, body: bytes) -> None:
     outcome(content_type, body)

@@ -520,6 +520,29 @@ def test_a_large_body_is_hashed_in_a_thread(rng: np.random.Generator) -> None:
     one_worker(rng, story)
 
 
+def test_a_body_does_not_wait_until_a_huge_one_is_decoded(rng: np.random.Generator) -> None:
+    go, sizes = threading.Event(), list[int]()
+    understood = app._understood  # noqa: SLF001  what is looked at here is when it runs
+
+    def held_up(content_type: str, body: bytes, said: Any) -> Any:
+        if len(body) > app.HUGE_BODY:
+            go.wait(timeout=60)
+        sizes.append(len(body))
+        return understood(content_type, body, said)
+
+    async def story(_: Cluster, node: Node) -> None:
+        with patch.object(app, "_understood", held_up):
+            huge = [asyncio.create_task(post(node, app.HUGE_BODY // 8 + 1)) for _ in range(2)]
+            await until_in_work(node, 2, 2 * (app.HUGE_BODY + 8))
+            for size in (3, app.HUGE_BODY // 8):
+                assert (await post(node, size)).is_success
+            assert sizes == [24, app.HUGE_BODY]
+            go.set()
+            assert [(await one).status_code for one in huge] == [202, 202]
+
+    one_worker(rng, story)
+
+
 # A coordinator
 
 

@@ -50,6 +50,7 @@ from worker_service.store import Key, Store
 
 # Bytes: a larger body is decoded in a thread, as it may take 3 ms; or much less, being packed.
 LARGE_BODY, LARGE_OCTETS, OCTETS = 2**14, 2**17, "application/octet-stream"
+HUGE_BODY = 2**18  # bytes: the large ones that are shorter are decoded beside those beyond
 UNSURE = (
     "this may be counted or not; sent again to {}, with the same Idempotency-Key, it counts once"
 )
@@ -226,7 +227,8 @@ class Worker:
             store=store,
         )
         self._flush_all = Shared(lambda: self._flush(self.sources))
-        self._decoding = asyncio.Lock()  # large bodies one by one: each takes many times its size
+        # One by one, as each takes many times its size; a middle one does not wait for a huge one.
+        self._decoding_middle, self._decoding_huge = asyncio.Lock(), asyncio.Lock()
         self.keys = Keys(settings.idempotency_keys_max, store.keys() if store else ())
         self.courier = Courier(
             self.sources, self.metrics, settings, clock=clock, transport=transport
@@ -308,7 +310,7 @@ class Worker:
         if len(body) <= (LARGE_OCTETS if OCTETS in content_type.lower() else LARGE_BODY):
             content, values = _understood(content_type, body, said)
         else:
-            async with self._decoding:
+            async with self._decoding_huge if len(body) > HUGE_BODY else self._decoding_middle:
                 content, values = await in_thread(_understood, content_type, body, said)
         place.hold(values.nbytes)
         return Batch(values, len(body), None if name is None else Key(name, content))

@@ -66,6 +66,20 @@ NUMBER = re.compile(
     rb"[+-]?(?:(?:[0-9]++(?:\.[0-9]*+)?|\.[0-9]++)(?:[eE][+-]?[0-9]++)?|(?i:nan|inf(?:inity)?))"
 )
 INTEGER = re.compile(rb"([+-]?)0*+([0-9]*+)")  # of what is a NUMBER
+NUMBERS = re.compile(  # or blank; a line each, and all finite as they are spelled
+    rb"(?:[ \t\r]*+"
+    rb"(?:[+-]?+(?:[0-9]++(?:\.[0-9]*+)?+|\.[0-9]++)(?:[eE][+-]?+[0-9]++)?+)?+"
+    rb"[ \t\r]*+(?:\n|\Z))*+"
+)
+LONG = 4000  # bytes of a number: JSON takes no more than 4300 digits
+ZEROS = re.compile(rb"(\n-?)0+(?=[0-9])")  # that JSON does not know; nor these points:
+POINTS = (
+    (b"\n.", b"\n0."),
+    (b"\n-.", b"\n-0."),
+    (b".\n", b".0\n"),
+    (b".e", b".0e"),
+    (b".E", b".0E"),
+)
 
 
 class BadBody(ValueError):
@@ -214,6 +228,7 @@ def _text(body: bytes) -> Iterator[Any]:
         stop = _cut(body, b"\n", start, len(body))
         piece = body[start:stop]
         values = _plain(piece)
+        values = _plain(_respelled(piece)) if values is None else values
         yield _lines(piece, line) if values is None else values
         start, line = stop + 1, line + piece.count(b"\n") + 1
 
@@ -226,6 +241,22 @@ def _plain(piece: bytes) -> Floats | None:
         return as_values(from_json(b"[%b]" % piece.removesuffix(b"\n").replace(b"\n", b",")))
     except ValueError:
         return None
+
+
+def _respelled(piece: bytes) -> bytes:
+    """Lines as JSON spells them, if each is a number or blank, and else as they are."""
+    if not NUMBERS.fullmatch(piece):
+        return piece
+    lines = b"\n".join(map(_short, piece.split()))
+    lines = ZEROS.sub(rb"\1", b"\n%b\n" % lines.replace(b"+", b""))
+    for ours, theirs in POINTS:
+        lines = lines.replace(ours, theirs)
+    return lines.strip(b"\n")
+
+
+def _short(number: bytes) -> bytes:
+    """The same, in digits that JSON takes: what Python writes, it reads as it was."""
+    return number if len(number) < LONG else repr(_number(number, 0)).encode()
 
 
 def _lines(piece: bytes, first: int) -> list[float]:
