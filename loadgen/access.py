@@ -15,6 +15,7 @@ from typing import Self
 
 import certifi
 
+INGEST_DOOR = "ingest"  # as `GET /health` of a worker calls it
 INGEST, READ, CA = "MEDIAN_INGEST_TOKEN", "MEDIAN_READ_TOKEN", "MEDIAN_TLS_CA"
 TOKEN = re.compile(r"(?=.{16,256}$)[A-Za-z0-9._~+/-]+=*")  # as the services have it
 FILE_BYTES_MAX = 2**14

@@ -9,20 +9,23 @@ import asyncio
 import socket
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
 import httpx
 
-from loadgen.access import IF_TLS, Access, distrust
+from loadgen.access import IF_TLS, INGEST_DOOR, Access, distrust
+from loadgen.reply import Endless, Reply, Way
 from loadgen.scenarios import Floats
 from loadgen.truth import Answer
+from loadgen.watching.look import ODD, finite, finite_or_none, whole
 from loadgen.words import legible
 
 DEFAULT = "default"  # the stream that nobody need name
 VALUES, OK, ACCEPTED = "/values", 200, 202
+NAME_MAX = 100
 PASSES = {408, 429, 502, 503, 504, 507}  # what says: try again
 REQUEST_S_MAX = 20.0  # a 202 may wait for a signature, but not for ever
 PATIENCE_S = 60.0  # for all tries of one request
@@ -99,19 +102,13 @@ class Calls:
         self, transport: httpx.AsyncBaseTransport | None = None, *, access: Access | None = None
     ) -> None:
         self._access = access or Access()
-        self._client = httpx.AsyncClient(
-            trust_env=False,
-            verify=self._access.context,
-            timeout=REQUEST_S_MAX,
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=None),
-            transport=transport,
-        )
+        self._way = Way(self._access, transport, s_max=REQUEST_S_MAX)
         self.repeated = 0
         """How often a batch was sent again."""
         self._meant: dict[Address, str] = {}
 
     async def close(self) -> None:
-        await self._client.aclose()
+        await self._way.close()
 
     async def post(self, worker: Address, stream: str, batch: Floats, key: str) -> None:
         """Until it is acknowledged."""
@@ -122,8 +119,8 @@ class Calls:
         reply = await self._ask(
             "POST", worker, VALUES, stream=stream, content=data, headers=headers
         )
-        with _understood(f"{worker} is no worker: its {VALUES} says {reply}"):
-            accepted = int(reply["accepted"])
+        with _understood(f"{worker} is no worker: its {VALUES} says", reply):
+            accepted = whole(reply["accepted"])
         if accepted != len(batch):
             raise BadReply(f"{worker} was given {len(batch)} values, and accepted {accepted}")
 
@@ -131,10 +128,14 @@ class Calls:
         await self._ask("POST", worker, "/flush", stream=stream)
 
     async def name(self, worker: Address) -> str:
-        """What a worker calls itself."""
-        health = await self._ask("GET", worker, "/health", patience_s=MEET_S)
-        with _understood(f"{worker} is no worker: its /health says {health}"):
-            return str(health["worker"])
+        """What a worker calls itself; it must be open to what will be sent to it."""
+        shown = self._access.headers("POST")
+        health = await self._ask("GET", worker, "/health", patience_s=MEET_S, headers=shown)
+        with _understood(f"{worker} is no worker: its /health says", health):
+            name, closed = _name(health["worker"]), health.get("closed")
+        if isinstance(closed, list) and INGEST_DOOR in closed:
+            raise BadReply(f"{worker} takes nothing: {self._access.remedy('POST')}")
+        return name
 
     def mean(self, worker: Address, name: str) -> None:
         """From now on no other may take what is posted there: only this one knows its keys."""
@@ -143,8 +144,8 @@ class Calls:
     async def meet(self, coordinator: Address) -> None:
         """A worker has a median, too."""
         health = await self._ask("GET", coordinator, "/health", patience_s=MEET_S)
-        with _understood(f"{coordinator} is no coordinator: its /health says {health}"):
-            float(health["epsilon"])
+        with _understood(f"{coordinator} is no coordinator: its /health says", health):
+            finite(health["epsilon"])
 
     async def ready(self, service: Address) -> None:
         """Until it is."""
@@ -162,8 +163,8 @@ class Calls:
             if error.code == "unknown_stream":
                 return NOTHING_YET
             raise
-        with _understood(f"{coordinator} is no coordinator: its /median says {reply}"):
-            return Answer(**{name: reply[name] for name in Answer.__dataclass_fields__})
+        with _understood(f"{coordinator} is no coordinator: its /median says", reply):
+            return _answer(reply)
 
     async def traffic(
         self, coordinator: Address, stream: str, *, patience_s: float = PATIENCE_S
@@ -171,11 +172,13 @@ class Calls:
         """By the names of the workers; one may have several sources."""
         reply = await self._ask("GET", coordinator, "/workers", patience_s=patience_s)
         told = dict[str, Traffic]()
-        with _understood(f"{coordinator} is no coordinator: its /workers says {reply}"):
+        with _understood(f"{coordinator} is no coordinator: its /workers says", reply):
             for row in reply["workers"]:
                 if row["stream"] == stream:
-                    one = Traffic(**{name: row[name] for name in Traffic.__dataclass_fields__})
-                    told[row["worker"]] = told.get(row["worker"], Traffic()) + one
+                    fields = Traffic.__dataclass_fields__
+                    one = Traffic(**{name: whole(row[name]) for name in fields})
+                    name = _name(row["worker"])
+                    told[name] = told.get(name, Traffic()) + one
         return told
 
     async def _ask(
@@ -204,54 +207,81 @@ class Calls:
         self, method: str, at: Address, path: str, stream: str, **more: Any
     ) -> Any:
         what = f"{method} {at}{path}"
-        params = {} if stream == DEFAULT else {"stream": stream}
+        more["params"] = None if stream == DEFAULT else {"stream": stream}
         more["headers"] = self._access.headers(method) | more.get("headers", {})
         if at.host:
             more["headers"]["host"] = at.host
             more["extensions"] = {"sni_hostname": at.host.rpartition(":")[0] or at.host}
         try:
-            response = await self._client.request(method, at.url + path, params=params, **more)
-        except httpx.RequestError as error:
-            raise _unanswered(what, error) from error
-        if response.status_code == httpx.codes.UNAUTHORIZED:
-            said, code = _refusal(what, response)
-            raise BadReply(f"{said}: {self._access.remedy(method)}", code)
-        if response.status_code in PASSES:
-            pause = response.headers.get("retry-after", "")
-            raise NoReply(_refusal(what, response)[0], float(pause) if pause.isdecimal() else 0.0)
-        if response.status_code != (ACCEPTED if path == VALUES else OK):
-            raise BadReply(*_refusal(what, response))
+            reply = await self._way.ask(httpx.Request(method, at.url + path, **more))
+        except Endless as error:
+            raise BadReply(f"{what} got {error}") from None
+        except httpx.TransportError as error:
+            raise _unanswered(what, error, at) from error
+        return self._read(reply, method, path, what)
+
+    def _read(self, reply: Reply, method: str, path: str, what: str) -> Any:
+        if reply.status == httpx.codes.UNAUTHORIZED:
+            raise BadReply(f"{what} got 401: {self._access.remedy(method)}", reply.error[0])
+        if reply.status in PASSES:
+            pause = reply.headers.get("retry-after", "")
+            raise NoReply(_refusal(what, reply)[0], float(pause) if pause.isdecimal() else 0.0)
+        if reply.status != (ACCEPTED if path == VALUES else OK):
+            raise BadReply(*_refusal(what, reply))
         try:
-            return response.json()
+            return reply.json()
         except ValueError:
-            raise BadReply(f"{what} got no JSON: {response.text[:200]!r}") from None
+            raise BadReply(f"{what} got no JSON: {legible(repr(reply.text[:200]))}") from None
 
 
-def _unanswered(what: str, error: httpx.RequestError) -> BadReply:
+def _unanswered(what: str, error: httpx.TransportError, at: Address) -> BadReply:
     """To try again is of no use where TLS came to nothing."""
     if why := distrust(error):
         return BadReply(f"{what} is not asked: {legible(why)}")
     said = f"{what} got no answer: {str(error) or type(error).__name__}"
-    plain = isinstance(error, httpx.RemoteProtocolError) and error.request.url.scheme == "http"
+    plain = isinstance(error, httpx.RemoteProtocolError) and at.url.startswith("http:")
     return NoReply(f"{said.rstrip('.')}; {IF_TLS}" if plain else said)
 
 
 @contextmanager
-def _understood(trouble: str) -> Iterator[None]:
+def _understood(trouble: str, reply: Any) -> Iterator[None]:
     """What is no reply of that kind may lack anything, or be anything."""
     try:
         yield
-    except (KeyError, TypeError, ValueError):
-        raise BadReply(legible(trouble)) from None
+    except ODD:
+        raise BadReply(legible(f"{trouble} {_shown(reply)}")) from None
 
 
-def _refusal(what: str, response: httpx.Response) -> tuple[str, str]:
+def _shown(reply: Any) -> str:
+    try:
+        return str(reply)
+    except (RecursionError, ValueError):  # too deep; or an integer of too many digits
+        return "what cannot be shown"
+
+
+def _answer(reply: Any) -> Answer:
+    return Answer(
+        median=finite_or_none(reply["median"]),
+        low=finite_or_none(reply["low"]),
+        high=finite_or_none(reply["high"]),
+        count=whole(reply["count"]),
+        epsilon=finite(reply["epsilon"]),
+        rank_error=finite(reply["rank_error"]),
+        complete=bool(reply["complete"]),
+    )
+
+
+def _name(given: Any) -> str:
+    """As a worker can have it; what else is said will not do in a header, or on a terminal."""
+    if type(given) is not str or not given.isprintable() or not 1 <= len(given) <= NAME_MAX:
+        raise ValueError("no name")
+    return given
+
+
+def _refusal(what: str, reply: Reply) -> tuple[str, str]:
     """A sentence, and the code of what is wrong where there is one."""
-    said, code = response.text, ""
-    with suppress(ValueError, KeyError, TypeError):
-        error = response.json()["error"]
-        said, code = str(error["message"]), str(error["code"])
-    return f"{what} got {response.status_code}: {legible(said)}", code
+    code, said = reply.error
+    return f"{what} got {reply.status}: {legible(said or reply.text)}", code
 
 
 def resolved(urls: Iterable[str]) -> list[Address]:

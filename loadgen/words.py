@@ -42,5 +42,5 @@ def some(names: Sequence[str], most: int = 3) -> str:
 
 def legible(text: str, most: int = 300) -> str:
     """Of what somebody else said, only what cannot move a cursor or begin a line."""
-    shown = "".join(one if one.isprintable() else " " for one in text)
+    shown = "".join(one if one.isprintable() else " " for one in text[: most + 1])
     return shown if len(shown) <= most else f"{shown[: most - 4]} ..."

@@ -135,12 +135,10 @@ def test_each_path_is_shown_its_own_token_and_who_is_turned_away_is_told_what_to
     transport = Recorded(httpx.Response(401, json=REFUSED))
     said = called(transport, SHOWN, path)
     assert transport.shown == {path: f"Bearer {shown}"}
-    assert said.endswith(
-        f"asks for the read token: the token of {name} is another than it asks for"
-    )
+    assert said.endswith(f"{path} got 401: the token of {name} is another than it asks for")
     said = called(transport, None, path)
     assert transport.shown == {path: ""}
-    assert f"it asks for a token: set {name}, or {name}_FILE" in said
+    assert f"{path} got 401: it asks for a token: set {name}, or {name}_FILE" in said
     assert ONE not in said
 
 

@@ -16,11 +16,13 @@ from typing import Any, Self, TypeVar
 import httpx
 
 from loadgen.access import IF_TLS, Access, distrust
+from loadgen.reply import Endless, Reply, Way
 from loadgen.watching.look import ODD, Answer, Look, sources_of, streams_of, worker_of
 from loadgen.words import legible
 
 CONNECT_S_MAX, READ_S_MAX = 2.0, 5.0
 LOOK_S_MAX = 15.0  # for all that is asked at once
+BUSY = httpx.codes.TOO_MANY_REQUESTS
 
 T = TypeVar("T")
 
@@ -44,21 +46,15 @@ class Coordinator:
     ) -> None:
         self.url, self._stream, self._access = shown(url), stream, access or Access()
         timeout = httpx.Timeout(READ_S_MAX, connect=CONNECT_S_MAX)
-        self._client = httpx.AsyncClient(
-            base_url=url,
-            headers=self._access.headers("GET"),
-            trust_env=False,
-            timeout=timeout,
-            transport=transport,
-            verify=self._access.context,
-        )
+        self._at = url.rstrip("/")
+        self._way = Way(self._access, transport, s_max=LOOK_S_MAX, timeout=timeout)
         self._known = False
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self._client.aclose()
+        await self._way.close()
 
     async def look(self) -> Look:
         """Ask; who was a coordinator once is away where it now answers like none."""
@@ -78,10 +74,7 @@ class Coordinator:
         if not self._known:
             await self._meet()
         response = await self._ask("/median", stream=self._stream)
-        if (
-            response.status_code == httpx.codes.NOT_FOUND
-            and _error(response)[0] == "unknown_stream"
-        ):
+        if response.status == httpx.codes.NOT_FOUND and response.error[0] == "unknown_stream":
             return Look(None, others=self._read(await self._ask("/streams"), streams_of))
         answer = self._read(response, Answer.of)
         sources = self._read(await self._ask("/workers"), sources_of)
@@ -89,7 +82,7 @@ class Coordinator:
         return Look(
             answer,
             tuple(one for one in sources if one.stream == self._stream),
-            not_ready=_error(await self._get("/ready"))[1] if waits else "",
+            not_ready=legible((await self._get("/ready")).error[1]) if waits else "",
         )
 
     async def _meet(self) -> None:
@@ -100,21 +93,26 @@ class Coordinator:
                 "give the address that its MEDIAN_COORDINATOR_URL names"
             )
 
-    async def _ask(self, path: str, **params: str) -> httpx.Response:
-        response = await self._get(path, **params)
-        if response.is_server_error or response.status_code == httpx.codes.TOO_MANY_REQUESTS:
-            raise Away(f"GET {self.url}{path} got {response.status_code}")
-        return response
+    async def _ask(self, path: str, **params: str) -> Reply:
+        reply = await self._get(path, **params)
+        if httpx.codes.is_server_error(reply.status) or reply.status == BUSY:
+            raise Away(f"GET {self.url}{path} got {reply.status}")
+        return reply
 
-    async def _get(self, path: str, **params: str) -> httpx.Response:
+    async def _get(self, path: str, **params: str) -> Reply:
+        headers, asked = self._access.headers("GET"), self._at + path
         try:
-            return await self._client.get(path, params=params)
-        except httpx.HTTPError as error:
+            return await self._way.ask(
+                httpx.Request("GET", asked, headers=headers, params=params or None)
+            )
+        except Endless as error:
+            raise Stranger(f"{self.url} is no coordinator: GET {path} got {error}") from None
+        except httpx.TransportError as error:
             if why := distrust(error):
                 raise Stranger(f"{self.url} is not asked: {legible(why)}") from None
             raise self._trouble(error) from None
 
-    def _trouble(self, error: httpx.HTTPError) -> Away | Stranger:
+    def _trouble(self, error: httpx.TransportError) -> Away | Stranger:
         said = legible(str(error)).rstrip(".") or type(error).__name__
         match error:
             case httpx.TimeoutException():
@@ -125,33 +123,22 @@ class Coordinator:
             # h11 says "without" of a connection that ends too early, as where a service ends.
             case httpx.RemoteProtocolError() if "without" not in said:
                 return Stranger(f"{self.url} does not speak HTTP: {said}")
-            case httpx.RemoteProtocolError() if error.request.url.scheme == "http":
+            case httpx.RemoteProtocolError() if self._at.startswith("http:"):
                 return Away(f"{self.url} is away: {said}; {IF_TLS}")
-            case httpx.TransportError():
-                return Away(f"{self.url} is away: {said}")
-        return Stranger(f"{self.url} answers what cannot be read: {said}")
+        return Away(f"{self.url} is away: {said}")
 
-    def _read(self, response: httpx.Response, of: Callable[[Any], T]) -> T:
+    def _read(self, reply: Reply, of: Callable[[Any], T]) -> T:
         """What it says, if it is a coordinator's."""
-        asked = f"GET {shown(str(response.request.url))}"
-        if response.status_code == httpx.codes.UNPROCESSABLE_ENTITY and (
-            why := _error(response)[1]
-        ):
-            raise Stranger(f"{asked} is refused: {why}")
-        if response.status_code == httpx.codes.UNAUTHORIZED:
+        asked = f"GET {shown(str(reply.asked))}"
+        if reply.status == httpx.codes.UNPROCESSABLE_ENTITY and (why := reply.error[1]):
+            raise Stranger(f"{asked} is refused: {legible(why)}")
+        if reply.status == httpx.codes.UNAUTHORIZED:
             raise Stranger(f"{asked} got 401: {self._access.remedy('GET')}")
-        with suppress(httpx.HTTPStatusError, *ODD):
-            return of(response.raise_for_status().json())
-        said = f"{response.status_code} {response.headers.get('content-type', '')}".strip()
+        if reply.status == httpx.codes.OK:
+            with suppress(*ODD):
+                return of(reply.json())
+        said = f"{reply.status} {reply.headers.get('content-type', '')}".strip()
         raise Stranger(f"{self.url} is no coordinator: {asked} got {legible(said, 80)}")
-
-
-def _error(response: httpx.Response) -> tuple[str, str]:
-    """Code and message of what every service here says when something is wrong."""
-    with suppress(*ODD):
-        error = response.json()["error"]
-        return str(error["code"]), legible(str(error["message"]))
-    return "", ""
 
 
 def check_address(given: str) -> None:

@@ -32,16 +32,16 @@ class Answer:
     @classmethod
     def of(cls, reply: Any) -> "Answer":
         return cls(
-            median=_finite_or_none(reply["median"]),
-            low=_finite_or_none(reply["low"]),
-            high=_finite_or_none(reply["high"]),
-            rank_error=_finite(reply["rank_error"]),
-            epsilon=_finite(reply["epsilon"]),
-            count=_whole(reply["count"]),
+            median=finite_or_none(reply["median"]),
+            low=finite_or_none(reply["low"]),
+            high=finite_or_none(reply["high"]),
+            rank_error=finite(reply["rank_error"]),
+            epsilon=finite(reply["epsilon"]),
+            count=whole(reply["count"]),
             exact=bool(reply["exact"]),
             complete=bool(reply["complete"]),
-            live=_whole(reply["workers"]["live"]),
-            silent=_whole(reply["workers"]["silent"]),
+            live=whole(reply["workers"]["live"]),
+            silent=whole(reply["workers"]["silent"]),
         )
 
 
@@ -66,13 +66,13 @@ class Source:
             worker=legible(str(row["worker"])),
             stream=str(row["stream"]),
             state=legible(str(row["state"])),
-            count=_whole(row["count"]),
-            allowance=_finite(row["allowance"]),
-            patience=_whole(row["patience"]),
-            deltas=_whole(row["deltas"]),
-            bytes=_whole(row["bytes"]),
-            raw_bytes=_whole(row["raw_bytes"]),
-            last_heard_s=_finite_or_none(row["last_heard_s"]),
+            count=whole(row["count"]),
+            allowance=finite(row["allowance"]),
+            patience=whole(row["patience"]),
+            deltas=whole(row["deltas"]),
+            bytes=whole(row["bytes"]),
+            raw_bytes=whole(row["raw_bytes"]),
+            last_heard_s=finite_or_none(row["last_heard_s"]),
         )
 
 
@@ -106,18 +106,18 @@ def worker_of(health: Any) -> str | None:
     raise ValueError("neither of the two says that")
 
 
-def _finite(given: Any) -> float:
+def finite(given: Any) -> float:
     value = float(given)
     if not math.isfinite(value):
         raise ValueError(f"{value} is not finite")
     return value
 
 
-def _finite_or_none(given: Any) -> float | None:
-    return None if given is None else _finite(given)
+def finite_or_none(given: Any) -> float | None:
+    return None if given is None else finite(given)
 
 
-def _whole(given: Any) -> int:
+def whole(given: Any) -> int:
     if type(given) is not int or not 0 <= given < 2**64:
         raise ValueError("no count")
     return given
