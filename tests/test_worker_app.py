@@ -32,6 +32,7 @@ def check_problem(
     told = response.json()
     assert (response.status_code, list(told)) == (status, ["error"]), response.text
     assert response.headers["content-type"] == "application/json"
+    assert response.headers["x-content-type-options"] == "nosniff"
     error = told["error"]
     expected = {"code", "message"} | (set() if position is None else {"position"})
     assert (error["code"], error.get("position"), set(error)) == (code, position, expected)

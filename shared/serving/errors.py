@@ -3,6 +3,7 @@
     {"error": {"code": "not_finite", "message": "value 3 is NaN", "position": 3}}
 
 The code is for programs, the message for people; a position is there where one value is to blame.
+What was asked may be quoted in it: so each says that it is nothing else than what it says it is.
 """
 
 from collections.abc import Mapping
@@ -17,6 +18,7 @@ from starlette.exceptions import HTTPException
 
 from shared.serving.storage import NotWritten
 
+PLAINLY = {"x-content-type-options": "nosniff"}
 RETRY = {"retry-after": "1"}
 CODES = {404: "not_found", 405: "method_not_allowed", 400: "malformed"}
 
@@ -111,4 +113,4 @@ def _answer(
     fault: dict[str, str | int] = {"code": code, "message": message}
     if position is not None:
         fault |= {"position": position}
-    return JSONResponse({"error": fault}, status, headers)
+    return JSONResponse({"error": fault}, status, {**PLAINLY, **(headers or {})})
