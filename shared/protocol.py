@@ -63,6 +63,8 @@ FORMER_MAX = 31  # homes that a whole names beside the present one, the latest f
 UPTO_MAX = 2**48  # values of a source: sixteenths of so many ranks, and of sums, are exact
 SIXTEENTHS_MAX = SIXTEEN * COUNT_MAX
 NAME_MAX = 100  # characters
+UNREAD = "\ufffd"  # what a decoder says in place of what it could not read
+A_NAME = f"1 to {NAME_MAX} characters that can be printed, without U+FFFD"
 EPSILON_MIN = 0.0005  # for less, a picture may need more segments than a delta may have
 SEGMENTS_MAX = 2**16
 DELTAS_MAX = 1024  # in a request
@@ -348,19 +350,18 @@ def _whole(name: str, given: Any, most: int = COUNT_MAX, least: int = 0) -> int:
 
 
 def is_name(given: str) -> bool:
-    """The one rule for names, of streams and of workers: 1 to 100 characters that can be printed.
+    """The one rule for names, of streams and of workers: `A_NAME` says it in words.
 
-    What that is, Python says: no control characters, no line ends, no surrogates, and no space but
-    the plain one. Nothing is folded: two names that look alike are two.
+    What can be printed, Python says: no control characters, no line ends, no surrogates, and no
+    space but the plain one. U+FFFD is what decoders say in place of what they could not read: with
+    it, different bytes would be one name. Nothing is folded: two names that look alike are two.
     """
-    return 1 <= len(given) <= NAME_MAX and given.isprintable()
+    return 1 <= len(given) <= NAME_MAX and given.isprintable() and UNREAD not in given
 
 
 def _name(field: str, given: Any) -> str:
     if type(given) is not str or not is_name(given):
-        raise MalformedMessage(
-            f"{field} is not a name of 1 to {NAME_MAX} characters that can be printed"
-        )
+        raise MalformedMessage(f"{field} is not a name of {A_NAME}")
     return given
 
 

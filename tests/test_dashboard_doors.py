@@ -397,7 +397,7 @@ def test_a_stream_that_cannot_be_is_told_in_words_and_not_tried_again(
         asked_at(page, coordinator, "?stream=a%07b")
         enter(page, READ)
         expect(said(page, "state")).to_have_text("Not a stream")
-        expect(said(page, "notice-words")).to_contain_text("all of which can be printed")
+        expect(said(page, "notice-words")).to_contain_text("that can be printed")
         expect(said(page, "answer")).to_be_hidden()
         page.clock.run_for(60_000)
         assert questions(asked).count("/median/events") == 1

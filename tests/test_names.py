@@ -20,14 +20,15 @@ from tests.test_worker_app import is_ready
 NAMES = [
     "plain", " ", "two words", 'quo"te', "it's", "back\\slash", "a=b", "{a,b}", "a\\nb", "../..",
     "..", ".", "/", "a/retire", "%00", "%2e%2e", "?", "#a&b=c", "<b>&amp;", "e\u0301", "\u00e9",
-    "\u05d0\u0628", "\U0001f600", "\ufffd", "default", "__proto__", "x" * 100,
+    "\u05d0\u0628", "\U0001f600", "\ufffc", "default", "__proto__", "x" * 100,
     "\U0001f600" * 100,
 ]  # fmt: skip
 LINES = TextLines, JsonLines
 NO_NAMES = [
     "", "\0", "\n", "a\rb", "\t", "\x7f", "\x85", "\u00a0", "\u2028", "\u202e", "\u200f", "\u200d",
-    "\ufeff", "\ue000", "x" * 101,
+    "\ufeff", "\ue000", "\ufffd", "a\ufffdb", "x" * 101,
 ]  # fmt: skip
+UNREADABLE = ["%ed%a0%80", "%ff", "a%80", "%c0%af", "%f5"]
 
 
 def test_any_name_comes_in_and_goes_out_as_it_is(
@@ -100,13 +101,20 @@ def test_what_is_no_name_comes_in_nowhere(rng: np.random.Generator) -> None:
                 if name:
                     with pytest.raises(ValueError, match="worker_name"):
                         worker_service.settings.Settings(worker_name=name)
-            raw = await node.client.get("/median?stream=%ed%a0%80")
-            assert raw.status_code == 404, "no surrogate, but what stands for what cannot be read"
+            for raw in UNREADABLE:
+                asked = [
+                    await node.client.get(f"/median?stream={raw}"),
+                    await node.client.post(f"/workers/{raw}/retire"),
+                    await worker.client.post(f"/values?stream={raw}", json=[1.0]),
+                ]
+                assert {one.status_code for one in asked} == {422}, raw
+            assert (await node.json("/streams"))["streams"] == []
+            assert (await worker.client.post("/flush")).json()["streams"] == {}
 
     run(story())
 
 
-@pytest.mark.parametrize("host", ["a\nb", "\udcff", "h" * 300, "two words"])
+@pytest.mark.parametrize("host", ["a\nb", "\udcff", "a\ufffdb", "h" * 300, "two words"])
 def test_whatever_the_host_is_called_the_worker_has_a_name(
     host: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -1,6 +1,7 @@
 """The messages: they come back as they were, and anything else is `MalformedMessage`."""
 
 import math
+import re
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from typing import Any
@@ -15,6 +16,7 @@ from shared.clusters import COUNT_MAX
 from shared.digest import Digest
 from shared.picture import NO_SEGMENTS, NOTHING, Segments
 from shared.protocol import (
+    A_NAME,
     DELTA_BYTES_MAX,
     DELTAS_MAX,
     FORMER_MAX,
@@ -36,6 +38,7 @@ from shared.protocol import (
     Receipt,
     Refusal,
     Source,
+    is_name,
     mark_of,
     pack_delta,
     pack_receipt,
@@ -52,7 +55,7 @@ from tests.test_picture import any_segments
 COUNT = st.integers(0, COUNT_MAX) | st.integers(0, 9)
 NUMBER = st.integers(0, ID_MAX)
 MARK = st.binary(min_size=MARK_BYTES, max_size=MARK_BYTES)
-NAME = st.text(min_size=1, max_size=NAME_MAX).filter(str.isprintable)
+NAME = st.text(min_size=1, max_size=NAME_MAX).filter(is_name)
 HOMES = st.lists(st.integers(1, HOME_MAX), min_size=1, max_size=1 + FORMER_MAX) | st.just([0])
 RANKS = COUNT.map(lambda sixteenths: sixteenths / 16)
 GRANT = st.builds(Grant, RANKS, COUNT)
@@ -227,12 +230,12 @@ def test_a_mark_changes_with_any_byte() -> None:
 
 
 NO_WHOLE: list[Any] = [None, True, 1.0, "1", b"1", [], -1]
-WRONG_NAMES = [None, 1, b"name", "", "a\n", "\x7f", "x" * (NAME_MAX + 1), ["name"]]
+WRONG_NAMES = [None, 1, b"name", "", "a\n", "\x7f", "a\ufffd", "x" * (NAME_MAX + 1), ["name"]]
 WRONG_MARKS = [None, "basebase", b"", b"sevenby", b"nine byte", 0]
 BAD: list[tuple[str, list[Any], str]] = [
     ("version", [0, 1, 3, True, 2.0, None, "2"], "not a delta, or not one of version 2"),
-    ("worker", WRONG_NAMES, "worker is not a name of 1 to 100 characters that can be printed"),
-    ("stream", WRONG_NAMES, "stream is not a name of 1 to 100 characters that can be printed"),
+    ("worker", WRONG_NAMES, f"worker is not a name of {re.escape(A_NAME)}"),
+    ("stream", WRONG_NAMES, f"stream is not a name of {re.escape(A_NAME)}"),
     ("number", [*NO_WHOLE, -(2**63)], "number is not a whole number from 0 to"),
     ("base", WRONG_MARKS, "base is not a mark of 8 bytes"),
     ("since", [*NO_WHOLE, UPTO_MAX + 1], "since is not a whole number"),

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 from pydantic import AnyHttpUrl, Field, ValidationInfo, field_validator
 
-from shared.protocol import COARSEST, EPSILON_MIN, NAME_MAX, is_name
+from shared.protocol import A_NAME, COARSEST, EPSILON_MIN, NAME_MAX, is_name
 from shared.serving.settings import MIB, ServiceSettings
 from shared.serving.tls import CertificateFile, Trust
 from shared.serving.tokens import OfFile, OfSetting, Tokens
@@ -98,7 +98,7 @@ class Settings(ServiceSettings):
     @classmethod
     def _is_printable(cls, given: str) -> str:
         if given and not is_name(given):
-            raise ValueError("must be printable")
+            raise ValueError(f"a name has {A_NAME}")
         return given
 
     @cached_property
@@ -116,5 +116,5 @@ class Settings(ServiceSettings):
 
 
 def host_name() -> str:
-    """The host's, with a question mark for whatever cannot be printed."""
-    return "".join(one if one.isprintable() else "?" for one in socket.gethostname())
+    """The host's, with a question mark for whatever no name has."""
+    return "".join(one if is_name(one) else "?" for one in socket.gethostname())

@@ -5,14 +5,14 @@ from typing import Annotated
 from fastapi import Depends, Query, Request
 from fastapi.params import Depends as Dependency
 
-from shared.protocol import NAME_MAX, is_name
+from shared.protocol import A_NAME, NAME_MAX, is_name
 from shared.serving.errors import Problem
 
 # `shared.protocol.is_name` has the rule. No regular expression says it: `name_of` looks.
 NAME = Query(
     min_length=1,
     max_length=NAME_MAX,
-    description=f"a stream: 1 to {NAME_MAX} characters that can be printed",
+    description=f"a stream: {A_NAME}",
     examples=["default"],
 )
 Stream = Annotated[str, NAME]
@@ -33,8 +33,7 @@ NO_Q = "not a number from 0 to 1, or not a name"
 def name_of(given: str) -> str:
     """A stream or a worker, by a name that it can have."""
     if not is_name(given):
-        what = f"a name has 1 to {NAME_MAX} characters, all of which can be printed"
-        raise Problem(422, "bad_name", what)
+        raise Problem(422, "bad_name", f"a name has {A_NAME}")
     return given
 
 
