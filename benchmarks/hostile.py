@@ -255,7 +255,7 @@ ATTACKS: dict[str, Attack] = {
         "coordinator", "1,000 connections that say nothing", 1_000, once(),
     ),
     "resets": Attack(
-        "coordinator", "200 at a time of a head of 14 KiB, reset once answered, again and again", 200,
+        "coordinator", "200 at a time: a head of 14 KiB, reset once answered, and again", 200,
         once(head("GET", "/health", *[f"h{n:02}: {'v' * 155}" for n in range(90)])), resets=True,
     ),
     "pipelines": Attack(

@@ -539,6 +539,9 @@ RUBBISH = {
     "a way through": b"CONNECT there:443 HTTP/1.1\r\nhost: there\r\n\r\n",
     "a way through, by path": b"CONNECT /there HTTP/1.1\r\nhost: there\r\n\r\n",
     "an answer": b"HTTP/1.1 200 OK\r\n\r\n",
+    "a newline behind an address": b"GET /read%0a HTTP/1.1\r\n\r\n",
+    "a zero in an address": b"GET /%00 HTTP/1.1\r\n\r\n",
+    "a deletion in an address": b"GET /a%7Fb?x HTTP/1.1\r\n\r\n",
 }
 
 
@@ -547,6 +550,34 @@ def test_what_is_no_request_is_told_so_in_the_one_shape(rubbish: str) -> None:
     async def story(house: House) -> None:
         wire = await house.wire(RUBBISH[rubbish])
         assert (wire.statuses, wire.error) == ([400], "malformed")
+
+    played(story)
+
+
+def test_what_a_query_means_is_for_others_to_say() -> None:
+    async def story(house: House) -> None:
+        assert (await house.wire(get("?stream=a%0ab%7f"))).statuses == [200]
+
+    played(story)
+
+
+@pytest.mark.parametrize("trailers", [b"authorization: x\r\n\r\n", b"a: b\r\nc: d\r\n\r\n"])
+def test_trailers_are_no_headers_also_where_they_come_at_once(trailers: bytes) -> None:
+    async def story(house: House) -> None:
+        wire = await house.wire(CHUNKED + b"4\r\nabcd\r\n0\r\n" + trailers)
+        assert wire.statuses == [200]
+        assert [name for name, _ in house.desk.heads[0] if name in {b"authorization", b"a"}] == []
+
+    played(story)
+
+
+@pytest.mark.parametrize("coding", [b"gzip, chunked", b"chunked, chunked", b"gzip"])
+def test_a_body_that_is_encoded_besides_is_refused(coding: bytes) -> None:
+    async def story(house: House) -> None:
+        head = b"POST /read HTTP/1.1\r\ntransfer-encoding: %b\r\n\r\n" % coding
+        wire = await house.wire(head)
+        assert (wire.statuses, wire.error) == ([400], "malformed")
+        assert house.desk.heads == []
 
     played(story)
 

@@ -380,7 +380,23 @@ def test_no_spelling_of_a_number_is_slow(lines: list[str]) -> None:
             assert accepted(TEXT, body.encode()) == plainly(body)
 
 
-ODDLY_WRONG = ". +. -. 1.. 1.5. ..5 1+ e5 .e5 1.e 1e+ 00x +-1 -+1 ++1".split()
+ODDLY_WRONG = [
+    ".",
+    "+.",
+    "-.",
+    "1..",
+    "1.5.",
+    "..5",
+    "1+",
+    "e5",
+    ".e5",
+    "1.e",
+    "1e+",
+    "00x",
+    "+-1",
+    "-+1",
+    "++1",
+]
 
 
 @pytest.mark.parametrize("wrong", [*ODDLY_WRONG, "1 1", "+ 1", "- 1", "1\x0b"])

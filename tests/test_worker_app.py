@@ -528,9 +528,12 @@ def test_who_waits_for_a_202_holds_no_values(rng: np.random.Generator) -> None:
                 asyncio.create_task(node.client.post("/values", content=bytes(8), headers=headers))
                 for headers in (BARE, BARE | {"idempotency-key": "k"})
             ]
-            await asyncio.sleep(0.1)
+
+            async def hold_none() -> bool:
+                return [one() for one in taken] == [None, None]
+
+            await until(hold_none, "both were handed over")
         assert [one.done() for one in waiting] == [False, False]
-        assert [one() for one in taken] == [None, None]
         node.way_out.weather = Weather()
         assert [(await one).status_code for one in waiting] == [202, 202]
 

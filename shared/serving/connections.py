@@ -19,6 +19,7 @@ are owed before it, so that nobody takes it for the answer to another request; a
 
 import asyncio
 import math
+import re
 import secrets
 from typing import Any, cast
 
@@ -43,6 +44,9 @@ HEAD_BYTES_MAX = 2**14
 HEADERS_MAX = 100
 PIECE_BYTES = 2**14  # that are parsed at once: at most so many beyond any limit are held
 PIPELINED_MAX = 16
+TRANSFER = b"transfer-encoding"
+# To a route, what ends in a newline is what it would be without; to a proxy it is another address.
+CONTROL = re.compile(rb"%(?:[01][0-9A-Fa-f]|7[Ff])")
 
 # How long a client may take nothing of what does not fit into the socket. For who reads steadily
 # the system makes room a megabyte at a time: at 40 kB/s, that is twice a minute.
@@ -103,20 +107,23 @@ class Connection(HttpToolsProtocol):
                 self.data_received(data[start : start + PIECE_BYTES])
         elif self._refused is None:
             self._held += len(data)
-            again = b""
-            try:
-                self.parser.feed_data(data)
-            except httptools.HttpParserUpgrade as upgrade:
-                again = self._without_upgrade() + data[upgrade.args[0] :]
-            except httptools.HttpParserError as error:
-                self._refuse(_problem(error))
-            else:
-                if self._too_large():
-                    self._refuse(_head_too_large())
-            if again:
-                self.data_received(again)
+            self._parse(data)
         elif self._cycles:
             self.flow.pause_reading()  # again, as whoever waits for a body lets it go on
+
+    def _parse(self, data: bytes) -> None:
+        again = b""
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            again = self._without_upgrade() + data[upgrade.args[0] :]
+        except httptools.HttpParserError as error:
+            self._refuse(_problem(error))
+        else:
+            if self._too_large():
+                self._refuse(_head_too_large())
+        if again:
+            self.data_received(again)
 
     def _too_large(self) -> bool:
         return self._held > HEAD_BYTES_MAX or len(self.headers or ()) > HEADERS_MAX
@@ -133,9 +140,17 @@ class Connection(HttpToolsProtocol):
         lines += [b"%b: %b" % header for header in self.headers if header[0] != b"upgrade"]
         return b"\r\n".join([*lines, b"", b""])
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        super().on_header(name, value)
+        if self.headers[-1][0] == TRANSFER and value.strip().lower() != b"chunked":
+            what = "a body is sent as it is, or chunked, and not encoded besides"
+            raise Problem(400, "malformed", what)
+
     def on_headers_complete(self) -> None:
         if self._too_large():
             raise _head_too_large()
+        if CONTROL.search(self.url.partition(b"?")[0]):
+            raise Problem(400, "malformed", "there are no control characters in an address")
         if len(self._cycles) > PIPELINED_MAX:
             what = f"more than {PIPELINED_MAX} requests wait here for the one before them"
             raise Problem(429, "too_many_requests", what)
@@ -147,7 +162,11 @@ class Connection(HttpToolsProtocol):
             raise Problem(400, "malformed", "CONNECT is for proxies, and this is none")
 
     def _begin(self) -> None:
-        """A request, whose answer is owed from now on."""
+        """A request, whose answer is owed from now on.
+
+        Trailers are none of its headers, as it may be answered before they come, or not.
+        """
+        self.headers = []
         self._head_by = math.inf
         self._unset_keepalive_if_required()
         if self._cycles:
