@@ -5,7 +5,8 @@
 Standard input is a pipe, whose other end only the test run holds. When the run ends, however it
 ends, the pipe closes: then this process tells itself to stop, and is killed if that takes long. A
 process that is stopped meanwhile cannot read; so it must not lead a session of its own: a stopped
-process group that nobody is left to continue gets SIGHUP from the kernel, and ends by that.
+process group that nobody is left to continue gets SIGHUP from the kernel, and goes on. It ends by
+that, or by the leash.
 """
 
 import os

@@ -412,17 +412,18 @@ def test_when_the_certificate_ends_is_a_metric_which_follows_it(
     settings: Any = {"coordinator": Coordinator, "worker": Worker}[service](**files)
     name = f"median_{service}_certificate_ends_timestamp_seconds"
 
-    def app(settings: Any) -> Any:
+    def told_by(settings: Any) -> Callable[[], bytes]:
         if service == "worker":
-            return worker_service.app.create_app(settings, clock=clock).state.worker
-        made = coordinator_service.app.create_app(settings, clock=clock, wall=clock)
-        return made.coordinator
+            app = worker_service.app.create_app(settings, clock=clock)
+            return lambda: bytes(app.state.worker.metrics.text())
+        coordinator = coordinator_service.app.create_app(settings, clock=clock, wall=clock)
+        return lambda: bytes(coordinator.coordinator.metrics.written()())
 
-    def ends(metrics: Any) -> list[float]:
-        lines = metrics.text().decode().splitlines()
+    def ends(text: Callable[[], bytes]) -> list[float]:
+        lines = text().decode().splitlines()
         return [float(line.split()[1]) for line in lines if line.startswith(f"{name} ")]
 
-    metrics = app(settings).metrics
+    metrics = told_by(settings)
     assert ends(metrics) == [int((NOW + 40 * DAY).timestamp())]
     papers.issue("live", "localhost", not_after=NOW + 50 * DAY)
     read_again(settings)
@@ -432,7 +433,7 @@ def test_when_the_certificate_ends_is_a_metric_which_follows_it(
     put(papers, papers.at("live-key"), "odd-key")
     read_again(settings)
     assert ends(metrics) == []  # no client accepts it, so none tells
-    assert ends(app(type(settings)()).metrics) == []
+    assert ends(told_by(type(settings)())) == []
 
 
 # Whom a worker believes

@@ -539,7 +539,6 @@ MAY_READ_A_WALL_CLOCK = {
     "coordinator_service.__main__": {"time.time"},  # for `as_of`
     "shared.serving.tls": {"time.time"},  # for how long a certificate is valid
     "shared.serving.logs": {"record.created"},  # for the times of log lines
-    "shared.serving.server": {"time.time"},  # for until when a certificate is valid
 }
 READS_A_WALL_CLOCK = re.compile(
     r"""time\.(time|time_ns|gmtime|localtime|ctime|asctime|strftime)

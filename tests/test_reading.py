@@ -10,7 +10,7 @@ from contextlib import closing
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -20,6 +20,7 @@ import coordinator_service.store
 import worker_service.app
 import worker_service.settings
 import worker_service.store
+from tests.test_tls import Papers
 
 TOP = Path(__file__).parent.parent
 PACKAGES = ("shared", "worker_service", "coordinator_service", "loadgen")
@@ -129,8 +130,14 @@ def test_every_file_is_in_the_code_map() -> None:
     assert missing == []
 
 
+def all_of_it(directory: str) -> dict[str, Any]:
+    """Settings of a service that has whatever it tells of."""
+    papers = Papers(Path(directory))
+    return {"data_dir": directory, "tls_cert": papers.cert, "tls_key": papers.key}
+
+
 def coordinators(directory: str) -> bytes:
-    settings = coordinator_service.settings.Settings.model_construct(data_dir=directory)
+    settings = coordinator_service.settings.Settings.model_construct(**all_of_it(directory))
     store = coordinator_service.store.open_store(settings)
     assert store
     app = coordinator_service.app.create_app(
@@ -141,7 +148,7 @@ def coordinators(directory: str) -> bytes:
 
 
 def workers(directory: str) -> bytes:
-    settings = worker_service.settings.Settings.model_construct(data_dir=directory)
+    settings = worker_service.settings.Settings.model_construct(**all_of_it(directory))
     store = worker_service.store.open_store(settings)
     assert store
     app = worker_service.app.create_app(settings, clock=lambda: 0.0, store=store)
@@ -152,7 +159,7 @@ def workers(directory: str) -> bytes:
 
 @cache
 def exported() -> dict[str, str]:
-    """Of both services, which keep what they know, each metric and its type.
+    """Of both services, which keep what they know and show a certificate, each metric and its type.
 
     What libraries add when one began is not ours.
     """
