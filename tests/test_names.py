@@ -126,3 +126,23 @@ def test_whatever_the_host_is_called_the_worker_has_a_name(
     assert store is not None
     assert is_name(store.name)
     store.storage.db.close()
+
+
+def test_what_an_older_version_kept_under_a_name_that_is_none_now_comes_back(
+    rng: np.random.Generator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def story() -> None:
+        async with Cluster(rng, workers=1, data_dir=tmp_path) as cluster:
+            (worker,) = cluster.nodes
+            with monkeypatch.context() as older:
+                older.setattr("shared.protocol.UNREAD", "\0")
+                await until(lambda: is_ready(worker), "it met the coordinator")
+                response = await worker.client.post("/values?stream=%ff", json=[1.0])
+                assert response.status_code == 202
+                await worker.client.post("/flush")
+            cluster.stop_coordinator()
+            await cluster.start_coordinator()
+            told = await cluster.coordinator.json("/streams")
+            assert [(one["stream"], one["count"]) for one in told["streams"]] == [("\ufffd", 1)]
+
+    run(story())
