@@ -338,7 +338,7 @@ FLOODS = {
     "headers, to the end": HEAD % b"" + b"a:\r\n" * HEADERS_MAX + b"\r\n",
     "nothing": b"\r\n" * 10**6,
     "an extension of a piece of a body": CHUNKED + b"1;" + b"x" * 10**6,
-    "trailers": CHUNKED + b"1\r\nx\r\n0\r\n" + b"a:\r\n" * (HEADERS_MAX + 1),
+    "trailers": CHUNKED + b"1\r\nx\r\n0\r\n" + b"a:\r\n" * (HEADERS_MAX + 2),
     "a trailer": CHUNKED + b"1\r\nx\r\n0\r\nx: " + b"y" * 10**6,
     "what asks for an upgrade": get()[:-2] + b"connection: upgrade\r\nupgrade: " + b"x" * 10**6,
 }
