@@ -39,6 +39,7 @@ from shared.serving.connections import (
 )
 from shared.serving.crowd import BACKLOG, BACKLOGS, FILES_MAX, TELL_S, Crowd, afforded
 from shared.serving.metrics import OfCrowd
+from shared.serving.parting import LINGER_BYTES_MAX
 from shared.serving.server import KEEP_ALIVE_S, Server
 from tests.processes import OCTETS, SOON_S, Processes, until
 from tests.test_overload import metric
@@ -141,6 +142,9 @@ class Desk:
             await self.go_on.wait()
         if path == "/told":
             await self._answer(send, b": here\n\n", more=True)
+        if path == "/no":
+            await self._answer(send, said, last=True)
+            return
         if path in ("/told", "/hangs", "/read"):
             said = await self._read(path, receive)
         await self._answer(send, said, begun=path == "/told")
@@ -156,11 +160,18 @@ class Desk:
         return b"%d" % size
 
     async def _answer(
-        self, send: Any, said: bytes, *, more: bool = False, begun: bool = False
+        self,
+        send: Any,
+        said: bytes,
+        *,
+        more: bool = False,
+        begun: bool = False,
+        last: bool = False,
     ) -> None:
         if not begun:
-            length = [] if more else [(b"content-length", b"%d" % len(said))]
-            await send({"type": "http.response.start", "status": 200, "headers": length})
+            headers = [] if more else [(b"content-length", b"%d" % len(said))]
+            headers += [(b"connection", b"close")] * last
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": said, "more_body": more})
 
 
@@ -642,6 +653,126 @@ def test_any_bytes_have_answers_or_an_end(pieces: list[bytes]) -> None:
     played(story)
 
 
+# The last answer
+
+
+REFUSED = b"POST /no HTTP/1.1\r\nhost: here\r\ncontent-length: %d\r\n\r\n"
+MUCH = 10**8
+
+
+async def lingering(house: House, said: bytes = REFUSED % MUCH, *, tls: bool = False) -> Wire:
+    wire = await house.wire()
+    wire.lingers, wire.can_say_so = True, not tls
+    await house.hears(wire, said)
+    assert wire.statuses
+    assert (wire.closed, wire.closing) == (False, not tls)
+    return wire
+
+
+@pytest.mark.parametrize("tls", [False, True])
+def test_behind_the_last_answer_what_comes_is_dropped_and_not_without_end(tls: bool) -> None:
+    async def story(house: House) -> None:
+        wire = await lingering(house, get("wait") + REFUSED % MUCH, tls=tls)
+        for _ in range(LINGER_BYTES_MAX // 2**16):
+            wire.connection.data_received(bytes(2**16))
+        assert (wire.closed, wire.paused, len(wire.connection.cycle.body)) == (False, False, 0)
+        wire.connection.data_received(b"x")
+        assert (wire.closed, wire.aborted, len(house.desk.heads)) == (True, False, 2)
+        wire.lose()
+
+    async def first(house: House) -> None:
+        house.desk.go_on.set()
+        await story(house)
+
+    played(first)
+
+
+def test_behind_the_last_answer_nobody_lingers_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shared.serving.parting.LINGER_S_MAX", 0.01)
+
+    async def story(house: House) -> None:
+        wire = await lingering(house)
+        while not wire.closed:
+            await asyncio.sleep(0.01)
+        wire.lose()
+
+    played(story)
+
+
+def test_at_the_end_of_the_service_nobody_lingers_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shared.serving.connections.ENDING_S_MAX", 0.01)
+
+    async def story(house: House) -> None:
+        before, after = await lingering(house), await house.wire(get("wait") + b"rubbish\r\n\r\n")
+        after.lingers = True
+        for wire in (before, after):
+            wire.connection.shutdown()
+        house.desk.go_on.set()
+        await pause()
+        assert (before.closing, after.statuses) == (True, [200])
+        while not (before.closed and after.closed):
+            await asyncio.sleep(0.01)
+        for wire in (before, after):
+            wire.lose()
+
+    played(story)
+
+
+def test_who_was_heard_to_the_end_is_let_go_at_once() -> None:
+    async def story(house: House) -> None:
+        for said in (REFUSED % 0, REFUSED % 3 + b"abc"):
+            wire = await house.wire()
+            wire.lingers = True
+            await house.hears(wire, said)
+            assert (wire.statuses, wire.closed) == ([200], True)
+            wire.lose()
+        late = await house.wire((BODY % 3).replace(b"read", b"here"))
+        await house.hears(late, b"abc")
+        late.connection.timeout_keep_alive_handler()
+        assert (late.statuses, late.closed) == ([200], True)
+
+    played(story)
+
+
+def test_who_lingers_makes_room_first_and_lets_in_no_more_than_may_be() -> None:
+    async def story(house: House) -> None:
+        idle, lingers = await house.wire(get()), await lingering(house)
+        works = await house.wire(get("wait"))
+        assert (idle.closing, lingers.aborted, works.closing) == (False, True, False)
+        lingers.lose()
+        await house.hears(idle, get("wait"))
+        for _ in range(3):
+            turned_away = await house.wire()
+            turned_away.lingers = True
+            assert (turned_away.statuses, turned_away.error) == ([503], "overloaded")
+        house.desk.go_on.set()
+        await pause()
+        assert (await house.wire(get())).statuses == [200]
+
+    played(story, 2)
+
+
+def test_requests_behind_the_last_answer_are_forgotten() -> None:
+    async def story(house: House) -> None:
+        wire = await lingering(house, REFUSED % 0 + get() * 3)
+        assert (wire.statuses, len(house.desk.heads)) == ([200], 1)
+        assert (wire.connection.cycle.disconnected, len(wire.connection.pipeline)) == (True, 0)
+        wire.connection.transport.abort()
+        wire.lose()
+
+    played(story)
+
+
+def test_a_line_that_is_broken_already_is_closed_all_the_same() -> None:
+    async def story(house: House) -> None:
+        wire = await house.wire()
+        wire.write_eof = MagicMock(side_effect=OSError)  # type: ignore[method-assign]
+        await house.hears(wire, REFUSED % MUCH)
+        wire.breaks(ConnectionResetError())
+
+    played(story)
+
+
 # How many there may be
 
 
@@ -671,6 +802,8 @@ def test_who_makes_room_in_the_middle_of_a_head_is_told_so() -> None:
         assert (await house.wire(get())).statuses == [200]
         assert (half.statuses, half.error) == ([503], "overloaded")
         assert b"\r\nretry-after: " in half.written
+        await house.hears(half, get()[9:])
+        assert half.statuses == [503]
 
     played(story, 1)
 
@@ -1086,6 +1219,33 @@ def test_who_stalls_is_let_go_by_the_clock(run: Any, monkeypatch: pytest.MonkeyP
         assert await half.hears() == 408
         assert await silent.is_let_go()
         assert await half.is_let_go()
+
+    heard(run, story, 20)
+
+
+@RUNS
+@pytest.mark.parametrize("size", [10**6, 8 * 10**6])
+def test_who_sends_a_large_body_before_he_listens_hears_that_it_is_refused(
+    run: Any, size: int
+) -> None:
+    async def story(_: Desk, __: Crowd, connect: Connect) -> None:
+        for _turn in range(20):
+            client = await connect()
+            await client.says(REFUSED % size + bytes(size))
+            assert await client.hears() == 200
+            assert await client.is_let_go()
+
+    heard(run, story, 20)
+
+
+@RUNS
+def test_a_flood_behind_a_refusal_is_cut_off(run: Any) -> None:
+    async def story(_: Desk, crowd: Crowd, connect: Connect) -> None:
+        client = await connect()
+        await client.says(REFUSED % 10**9)
+        assert await client.hears() == 200
+        while crowd.connections:
+            await client.says(bytes(2**20))
 
     heard(run, story, 20)
 

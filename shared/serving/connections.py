@@ -106,12 +106,12 @@ class Connection(HttpToolsProtocol):
             for start in range(0, len(data), PIECE_BYTES):
                 self.data_received(data[start : start + PIECE_BYTES])
         elif self._refused is None:
-            self._held += len(data)
             self._parse(data)
         elif self._cycles:
             self.flow.pause_reading()  # again, as whoever waits for a body lets it go on
 
     def _parse(self, data: bytes) -> None:
+        self._held += len(data)
         again = b""
         try:
             self.parser.feed_data(data)
