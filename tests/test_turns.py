@@ -83,11 +83,17 @@ def test_a_turn_ends_and_who_has_more_is_next_after_all_others(bench: Bench) -> 
     assert bench.rests == []
 
 
+def test_each_turn_is_as_long_as_the_first(bench: Bench) -> None:
+    said = bench.hears(*[bench.request(name, *[CHEAP_S] * 60) for name in "ab"])
+    turn = said.index("b")
+    assert said[: 4 * turn] == ("a" * turn + "b" * turn) * 2
+
+
 def test_after_a_costly_delta_it_is_the_next_ones_turn_and_it_rests_as_long_as_it_took(
     bench: Bench,
 ) -> None:
-    said = bench.hears(bench.request("a", 0.0, 0.01), bench.request("b", *[CHEAP_S] * 3))
-    assert said == "aabbb"
+    said = bench.hears(bench.request("a", 0.0, 0.01, 0.0), bench.request("b", *[CHEAP_S] * 3))
+    assert said == "aabbba"
     assert bench.rests == [pytest.approx(0.01)]
 
 
