@@ -26,7 +26,7 @@ however many stall. Where none waits for a body, as all are at work, the one tha
 then it is in no account, and that is at most one for each connection. For bytes nobody gives way.
 
 Nor is this in the account: what a connection takes that asks nothing, and what decoding takes for a
-moment. Whoever decodes large bodies does it one by one, or two by two if one of them is not huge.
+moment. Whoever decodes large bodies does it one by one, or one huge and one not.
 """
 
 import asyncio
