@@ -87,11 +87,11 @@ class Answers:
     def quantiles(self, stream: str, qs: Sequence[float]) -> Rendered:
         """The answer to `GET /quantile`; for a thread to work out."""
         answers = self._ledger.answers(qs, stream=stream, now=self._clock())
-        fields = {"stream": stream} | self._fields(answers[0])
+        fields = self._fields(answers[0])
 
         def written() -> bytes:
             found = [{"q": answer.q} | self._found(answer) for answer in answers]
-            return as_json(fields | {"quantiles": found})
+            return as_json({"stream": stream, "quantiles": found} | fields)
 
         return written
 
