@@ -701,6 +701,7 @@ def test_behind_the_last_answer_nobody_lingers_for_long(monkeypatch: pytest.Monk
 
 def test_at_the_end_of_the_service_nobody_lingers_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shared.serving.connections.ENDING_S_MAX", 0.01)
+    monkeypatch.setattr("shared.serving.parting.LINGER_S_MAX", 3600)
 
     async def story(house: House) -> None:
         before, after = await lingering(house), await house.wire(get("wait") + b"rubbish\r\n\r\n")
@@ -710,8 +711,9 @@ def test_at_the_end_of_the_service_nobody_lingers_for_long(monkeypatch: pytest.M
         house.desk.go_on.set()
         await pause()
         assert (before.closing, after.statuses) == (True, [200])
-        while not (before.closed and after.closed):
-            await asyncio.sleep(0.01)
+        async with asyncio.timeout(SOON_S):
+            while not (before.closed and after.closed):
+                await asyncio.sleep(0.01)
         for wire in (before, after):
             wire.lose()
 
@@ -799,11 +801,14 @@ def test_for_one_more_the_one_that_has_idled_longest_makes_room() -> None:
 def test_who_makes_room_in_the_middle_of_a_head_is_told_so() -> None:
     async def story(house: House) -> None:
         half = await house.wire(get()[:9])
+        half.lingers = True
         assert (await house.wire(get())).statuses == [200]
+        assert half.closed
         assert (half.statuses, half.error) == ([503], "overloaded")
         assert b"\r\nretry-after: " in half.written
         await house.hears(half, get()[9:])
         assert half.statuses == [503]
+        half.lose()
 
     played(story, 1)
 
