@@ -25,8 +25,8 @@ class Settings(ServiceSettings):
         le=HEARTBEAT_S_MAX,
         description="seconds after which a worker with no news says so; three without are silence",
     )
-    # At epsilon 1 % that is 12,400 sources. Full of rows of two knots, and of such as are as long as
-    # can be, by what `rows.py` counts:
+    # At epsilon 1 % that is 12,400 sources. Full of rows of two knots, and of such as are as long
+    # as can be, by what `rows.py` counts:
     #   64 MiB    8,000 and 13 rows     a median 0.04 and 0.10 s; 31 and 54 MiB resident, with an
     #                                   explanation 85 and 119; shares at 1,000 places 3.1 and 0.1 s
     #   256 MiB   32,000 and 55 rows    a median 0.28 and 0.84 s; 95 and 201 MiB resident, with an
