@@ -403,6 +403,24 @@ def test_requests_are_answered_in_order_and_too_many_at_once_are_refused_behind_
     played(story)
 
 
+def test_heads_that_wait_for_the_answer_to_another_take_no_more_than_one_may() -> None:
+    """Each was 15 KiB, and 16 of them half a megabyte, for as long as nobody reads an answer."""
+    large = HEAD % b"" + header(HEAD_BYTES_MAX - 1000) + b"\r\n"
+
+    async def story(house: House) -> None:
+        wire = await house.wire(get("wait"))
+        await house.hears(wire, large, large)
+        house.desk.go_on.set()
+        await pause()
+        assert (wire.statuses, wire.error) == ([200, 200, 429], "too_many_requests")
+        one_by_one = await house.wire(large)
+        for _ in range(2):
+            await house.hears(one_by_one, large)
+        assert one_by_one.statuses == [200, 200, 200]
+
+    played(story)
+
+
 def test_a_body_that_waits_for_the_answer_to_another_is_read_no_further() -> None:
     async def story(house: House) -> None:
         wire = await house.wire(get("wait") + BODY % 100)

@@ -7,7 +7,8 @@ uvicorn reads and answers requests. This is what it leaves open to who means har
                      and `HEADERS_MAX` headers; else `431`. So do trailers, and what is between
                      the pieces of a body
     between two      `KEEP_ALIVE_S`, which no byte prolongs that begins no request
-    one upon another `PIPELINED_MAX` requests wait for the one in work, and no body that is long
+    one upon another `PIPELINED_MAX` requests wait for the one in work, with heads no larger all
+                     together than one may be, and no body that is long
     an upgrade       is ignored, as HTTP allows: the request is answered
     the last answer  is said to the end, also to who is still sending, as `parting.py` tells
     unread           who takes nothing of what is said to him is given up: it would pile up
@@ -72,6 +73,7 @@ class Connection(HttpToolsProtocol):
         self._cycles: list[RequestResponseCycle] = []  # whose answers are owed, in this order
         self._head_by = math.inf  # the time by which a head must be whole, once that was set
         self._held = 0  # bytes read since a head was whole, or something of a body came
+        self._waiting = 0  # bytes of heads that wait for the answer to another
         self._refused: Problem | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -151,8 +153,11 @@ class Connection(HttpToolsProtocol):
             raise _head_too_large()
         if CONTROL.search(self.url.partition(b"?")[0]):
             raise Problem(400, "malformed", "there are no control characters in an address")
-        if len(self._cycles) > PIPELINED_MAX:
-            what = f"more than {PIPELINED_MAX} requests wait here for the one before them"
+        self._waiting = self._waiting + self._held if self._cycles else 0
+        if len(self._cycles) > PIPELINED_MAX or self._waiting > HEAD_BYTES_MAX:
+            what = (
+                f"{PIPELINED_MAX} requests may wait for another, their heads {HEAD_BYTES_MAX} bytes"
+            )
             raise Problem(429, "too_many_requests", what)
         self._held = 0
         super().on_headers_complete()
