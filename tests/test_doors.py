@@ -173,7 +173,7 @@ def test_who_may_not_push_takes_no_turn_of_those_who_may(monkeypatch: pytest.Mon
     async def turn() -> None:
         turns.append(1)
 
-    monkeypatch.setattr(app.coordinator, "turn", turn)
+    monkeypatch.setattr(app.coordinator.turns, "enter", turn)
     assert asked(app, "POST", "/deltas", TOKENS["read"]).status_code == 401
     assert turns == []
     assert asked(app, "POST", "/deltas", TOKENS["push"]).status_code == 415

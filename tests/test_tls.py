@@ -620,7 +620,7 @@ def test_the_load_generator_is_let_in_by_the_same_variables_and_shows_no_token(
         assert trusting.ended() == 0
         assert "none lost, none counted twice" in trusting.said
         assert (turned_away.ended(), distrusting.ended()) == (2, 2)
-        assert "it asks for a token: set MEDIAN_READ_TOKEN, or" in turned_away.said
+        assert "it asks for a token: set MEDIAN_INGEST_TOKEN, or" in turned_away.said
         assert "name in MEDIAN_TLS_CA whom to trust" in distrusting.said
         watch = processes.start(
             "-m", "loadgen", "watch", coordinator.url, tls_ca=papers.ca, **opens
