@@ -59,7 +59,14 @@ BINARY = {MSGPACK: {"schema": {"type": "string", "format": "binary"}}}
 LastS = Annotated[
     float, Query(ge=1, le=LAST_S_MAX, description="of the last so many seconds, up to a day")
 ]
-WorkerName = Annotated[str, Path(max_length=NAME_MAX, description="as in `GET /workers`")]
+WorkerName = Annotated[
+    str,
+    Path(
+        max_length=NAME_MAX,
+        description="as in `GET /workers`",
+        json_schema_extra={"pattern": r"^[^\x00-\x1f\x7f]+$"},
+    ),
+]
 Points = Annotated[int, Query(ge=2, le=1000, description="at most so many, from 2 to 1000")]
 
 RECEIPTS: dict[int | str, dict[str, Any]] = {
@@ -146,7 +153,7 @@ def reads(coordinator: Coordinator) -> APIRouter:
     answers, asked = coordinator.answers, coordinator.metrics.asked
     cdfs, lists = LongAnswers(coordinator.clock), LongAnswers(coordinator.clock)
     quantiles = LongAnswers(coordinator.clock, rests=1)  # asked more often than drawn
-    explains = Turn(coordinator.clock)
+    explains = Turn(coordinator.clock, rests=0)  # asked by people, one answer at a time
 
     @router.get(
         "/median",
@@ -293,6 +300,7 @@ def writes(coordinator: Coordinator) -> APIRouter:
         dependencies=admin.locks,
         responses=admin.refusals
         | responses(
+            _400="a control character is in the address",
             _404="there is no such worker",
             _409="it is not silent",
             _422="not a name",

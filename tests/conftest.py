@@ -12,8 +12,6 @@ from tests.exact import TALLY
 LONG = {
     "test_storm.py", "test_chaos.py", "test_partitions.py", "test_crashes.py", "test_processes.py",
     "test_demo.py", "test_docs_live.py", "test_storage_faults.py", "test_dashboard.py",
-    "test_tls.py", "test_again.py", "test_connections.py", "test_dashboard_doors.py",
-    "test_doors.py",
 }  # fmt: skip
 
 settings.register_profile(
