@@ -6,10 +6,10 @@ made at a time. Who asks meanwhile waits for the next, and all who wait are told
 anybody is told was begun after he asked.
 
 Questions of one kind take turns, whatever they ask: a hundred different ones at once do not take
-every thread there is. After each, nobody has a turn for a while: four times as long as it took, two
-seconds at most. So a kind of question takes a fifth of one processor, however many ask it; more
-only where one answer takes longer than half a second. Only so many may wait, more are told to
-come again.
+every thread there is. After each, nobody has a turn for a while: `rests` times as long as it took,
+four unless told otherwise, and two seconds at most. So such a kind takes a fifth of one processor,
+however many ask it; more only where one answer takes longer than half a second. Only so many may
+wait, more are told to come again.
 """
 
 import asyncio
